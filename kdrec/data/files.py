@@ -1,0 +1,101 @@
+"""Read delimited text without surprises: every fault names the file, the line and the remedy."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from kdrec.errors import InputError
+
+Kind = type[int] | type[float] | type[str]
+
+
+def read_table(
+    path: Path,
+    columns: Mapping[str, tuple[str, Kind]],
+    *,
+    separator: str = ",",
+    header: Sequence[str] | None = None,
+    encoding: str = "utf-8-sig",
+    quoting: int = csv.QUOTE_NONE,
+) -> pd.DataFrame:
+    """Read the named columns of a delimited file as numbers or text.
+
+    Windows line ends and a byte-order mark change nothing: the table is the same with and without them.
+
+    Args:
+        path: The file.
+        columns: Result column -> (column in the file, int | float | str). Others are ignored.
+        separator: One or more characters between fields.
+        header: Column names of a file that has no header line; None where its first line names the columns.
+        encoding: Text encoding; the default also takes a byte-order mark.
+        quoting: csv.QUOTE_NONE where a quotation mark is an ordinary character, csv.QUOTE_MINIMAL for true CSV.
+
+    Raises:
+        InputError: If the file is unreadable, empty, ragged, lacks a column, or holds what is not a number in a
+            numeric column.
+    """
+    try:
+        frame = pd.read_csv(
+            path, sep=separator, names=header, header=None if header else 0, dtype=str, keep_default_na=False,
+            na_values=[], encoding=encoding, quoting=quoting, index_col=False, skip_blank_lines=True,
+            engine="c", on_bad_lines="error",
+        )  # fmt: skip
+    except pd.errors.EmptyDataError:
+        raise InputError(f"{path} is empty; get the file again or name another.") from None
+    except pd.errors.ParserError as error:
+        raise InputError(f"{path} is not a table separated by {separator!r}: {str(error).strip()}.") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not {encoding} text (byte {error.start}); save it as UTF-8.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
+    missing = [source for source, _ in columns.values() if source not in frame]
+    if missing:
+        raise InputError(
+            f"{path} has no column {missing[0]!r}; its columns are {', '.join(map(repr, frame.columns))} "
+            f"(fields are separated by {separator!r})."
+        )
+    if frame.empty:
+        raise InputError(f"{path} has a header but no rows; get the file again or name another.")
+    first_line = 1 if header else 2
+    return pd.DataFrame(
+        {name: _column(frame[source], kind, path, first_line) for name, (source, kind) in columns.items()}
+    )
+
+
+def read_ratings(
+    path: Path, columns: Mapping[str, tuple[str, Kind]], *, separator: str, header: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Read a rating file (see `read_table`), each (user, item) pair at most once.
+
+    Raises:
+        InputError: As `read_table`, and if a pair occurs twice.
+    """
+    frame = read_table(path, columns, separator=separator, header=header)
+    repeated = frame.duplicated(["user", "item"]).to_numpy()
+    if repeated.any():
+        row = int(repeated.argmax())
+        user, item = frame["user"].iloc[row], frame["item"].iloc[row]
+        raise InputError(
+            f"{path}, line {row + (1 if header else 2)}: user {user} and item {item} stand there a second time; "
+            f"keep one row for each pair."
+        )
+    return frame
+
+
+def _column(values: pd.Series, kind: Kind, path: Path, first_line: int) -> pd.Series:
+    """Convert one column, or say which line stops it."""
+    if kind is str:
+        return values.fillna("").astype(str)
+    numbers = pd.to_numeric(values, errors="coerce")
+    bad = numbers.isna()
+    if kind is int:
+        bad |= numbers.isin([float("inf"), float("-inf")]) | (numbers % 1 != 0)
+    if bad.any():
+        row = int(bad.to_numpy().argmax())
+        raise InputError(
+            f"{path}, line {row + first_line}: {values.name!r} is {values.iloc[row]!r}, "
+            f"where {'a whole number' if kind is int else 'a number'} is needed."
+        )
+    return numbers.astype("int64" if kind is int else "float64")

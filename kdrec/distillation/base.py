@@ -1,0 +1,123 @@
+"""The distillation contract: a frozen teacher, and a method that turns it into named loss terms."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kdrec.data.interactions import Interactions
+from kdrec.data.sampling import Batch
+from kdrec.errors import InputError
+from kdrec.models import checkpoint
+from kdrec.models.base import Recommender
+
+
+class Teacher:
+    """A frozen model read from a checkpoint, whose vectors are computed once.
+
+    It is no nn.Module on purpose: it can stand as an attribute of a module and yet never be in that module's
+    state_dict, optimizer or checkpoint, nor be switched to training mode.
+
+    Args:
+        recommender: The model; it is put into evaluation mode and its gradients are switched off.
+        path: Where it was read from; for the student's record.
+        digest: SHA-256 of that file.
+    """
+
+    def __init__(self, recommender: Recommender, path: str = "", digest: str = "") -> None:
+        self.recommender = recommender.eval().requires_grad_(False)
+        self.path = path
+        self.digest = digest
+        self._vectors: tuple[Tensor, Tensor] | None = None
+
+    @classmethod
+    def load(cls, path: str | Path, train: Interactions) -> "Teacher":
+        """Read a teacher and make sure that it learned from the very data that the student will learn from.
+
+        Raises:
+            InputError: If the file is no good checkpoint, or its model was made on other pairs or other ids.
+        """
+        content = checkpoint.read(path)
+        section = content["kdrec"]
+        for kind, theirs, ours in (
+            ("users", section["num_users"], train.num_users),
+            ("items", section["num_items"], train.num_items),
+        ):
+            if theirs != ours:
+                raise InputError(
+                    f"The teacher {path} was made on other data: it knows {theirs} {kind} and this data has {ours}; "
+                    f"train a teacher on this data and split, or give the config that makes it."
+                )
+        if section["data_digest"] != train.digest:
+            raise InputError(
+                f"The teacher {path} was made on other data: its training pairs or ids differ from this split's "
+                f"(protocol {section.get('protocol', 'unknown')}), so it may have seen what the student is tested on; "
+                f"train a teacher on this data and split, or give the config that makes it."
+            )
+        return cls(checkpoint.restore(path, content), str(path), checkpoint.digest(path))
+
+    def to(self, device: torch.device) -> "Teacher":
+        """Move to a device; returns itself."""
+        self.recommender.to(device)
+        if self._vectors is not None:
+            self._vectors = (self._vectors[0].to(device), self._vectors[1].to(device))
+        return self
+
+    def user_vectors(self, users: Tensor | None = None) -> Tensor:
+        """Return the vectors of users (B,) as (B, dt), or of all users."""
+        table = self._tables()[0]
+        return table if users is None else table[users]
+
+    def item_vectors(self, items: Tensor | None = None) -> Tensor:
+        """Return the vectors of items (B,) as (B, dt), or of all items."""
+        table = self._tables()[1]
+        return table if items is None else table[items]
+
+    @torch.no_grad()
+    def _tables(self) -> tuple[Tensor, Tensor]:
+        if self._vectors is None:
+            model = self.recommender
+            self._vectors = (
+                model.user_vectors(torch.arange(model.num_users, device=model.device)),
+                model.item_vectors(torch.arange(model.num_items, device=model.device)),
+            )
+        return self._vectors
+
+
+class Distiller(nn.Module, ABC):
+    """A distillation method: what it adds to the student's ranking loss, as named terms.
+
+    Parameters it registers (experts, projectors) are trained beside the student and are never exported with it.
+
+    Args:
+        weight: Factor of the method's loss. Losses are sums over a batch, so a weight belongs to a batch size.
+
+    Raises:
+        InputError: If the weight is negative.
+    """
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        if weight < 0:
+            raise InputError(f"{type(self).__name__}: weight is {weight}; it must not be negative.")
+        self.weight = weight
+
+    def bind(self, student: Recommender, teacher: Teacher, train: Interactions) -> None:  # noqa: B027
+        """Build what the method trains, now that student, teacher and data are known."""
+
+    def on_epoch_start(self, progress: float) -> None:  # noqa: B027
+        """Anneal or resample.
+
+        Args:
+            progress: Share of the training that is done, in [0, 1).
+        """
+
+    @abstractmethod
+    def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
+        """Return the terms to add to the loss: name -> scalar, weight included. Each is logged as ``train/NAME``."""
+
+
+def batch_entities(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the unique users (b_u,) and the unique positives and negatives (b_i,) of a batch."""
+    return torch.unique(batch.users), torch.unique(torch.cat((batch.positives, batch.negatives.flatten())))

@@ -1,0 +1,1 @@
+"""Honest ranking: the full catalogue, seen items hidden, every user once."""

@@ -1,0 +1,1 @@
+"""Architectures (one file each), ranking losses, and the self-contained checkpoint."""

@@ -1,0 +1,113 @@
+"""The architecture contract: what trains, ranks, teaches and is deployed, without a word about training."""
+
+import inspect
+import itertools
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdrec.data.interactions import Interactions
+
+
+class Recommender(nn.Module, ABC):
+    """Base of all architectures.
+
+    A subclass takes plain arguments (numbers, text, booleans, None, lists of these) and keeps each under its own name,
+    so that a checkpoint can rebuild it. The tables come into being in `build`, when the sizes are known.
+
+    Attributes:
+        num_users: Rows of the user table; 0 before `build`.
+        num_items: Rows of the item table; 0 before `build`.
+    """
+
+    num_users: int = 0
+    num_items: int = 0
+
+    @property
+    def is_built(self) -> bool:
+        """Whether the tables exist."""
+        return self.num_users > 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tables are."""
+        return next(itertools.chain(self.parameters(), self.buffers())).device
+
+    def bind(self, train: Interactions) -> None:
+        """Size the tables for the training data and keep, as buffers, what inference needs of it."""
+        self.build(train.num_users, train.num_items)
+
+    def build(self, num_users: int, num_items: int) -> None:
+        """Create tables and layers with fresh weights.
+
+        Args:
+            num_users: At least 1.
+            num_items: At least 1.
+        """
+        self.num_users = num_users
+        self.num_items = num_items
+
+    @abstractmethod
+    def user_vectors(self, users: Tensor) -> Tensor:
+        """Return the representation that vector methods read: (B,) int64 -> (B, d)."""
+
+    @abstractmethod
+    def item_vectors(self, items: Tensor) -> Tensor:
+        """Return the representation that vector methods read: (B,) int64 -> (B, d)."""
+
+    @abstractmethod
+    def score(self, users: Tensor, items: Tensor) -> Tensor:
+        """Score pairs; higher is better.
+
+        Args:
+            users: (B,) int64.
+            items: (B,) or (B, L) int64.
+
+        Returns:
+            Scores with the shape of ``items``.
+        """
+
+    @abstractmethod
+    def encode_catalogue(self) -> Tensor:
+        """Return what all items contribute to every user's scores, (num_items, h); computed once an evaluation."""
+
+    @abstractmethod
+    def score_all(self, users: Tensor, catalogue: Tensor | None = None) -> Tensor:
+        """Score the whole catalogue.
+
+        Args:
+            users: (B,) int64.
+            catalogue: What `encode_catalogue` returned, to be computed only once for many calls.
+
+        Returns:
+            (B, num_items) scores, equal to `score` of each pair.
+        """
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the constructor's arguments by name, as plain values."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"}
+
+    def num_parameters(self) -> int:
+        """Count the trainable numbers."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+
+class DotProductRecommender(Recommender):
+    """A recommender whose score is the dot product of its user and item vectors."""
+
+    def score(self, users: Tensor, items: Tensor) -> Tensor:
+        """As `Recommender.score`."""
+        vectors = self.item_vectors(items.flatten()).view(*items.shape, -1)
+        if items.dim() == 1:
+            return (self.user_vectors(users) * vectors).sum(-1)
+        return torch.bmm(vectors, self.user_vectors(users).unsqueeze(-1)).squeeze(-1)
+
+    def encode_catalogue(self) -> Tensor:
+        """As `Recommender.encode_catalogue`."""
+        return self.item_vectors(torch.arange(self.num_items, device=self.device))
+
+    def score_all(self, users: Tensor, catalogue: Tensor | None = None) -> Tensor:
+        """As `Recommender.score_all`."""
+        return self.user_vectors(users) @ (self.encode_catalogue() if catalogue is None else catalogue).T

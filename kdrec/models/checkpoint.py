@@ -1,0 +1,130 @@
+"""The self-contained checkpoint: a Lightning checkpoint with one more section, ``kdrec``, of plain values.
+
+The section holds all that is needed to rebuild and use the model without its data set: class and arguments, sizes,
+raw ids, titles, seen items, protocol, metrics, provenance. Files are read with ``weights_only=True``, so no code in
+them can run, and a class is taken only from kdrec itself or from a module that the program has imported already.
+"""
+
+import hashlib
+import importlib
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from kdrec.data.interactions import Interactions
+from kdrec.errors import InputError
+from kdrec.models.base import Recommender
+
+FORMAT = 1
+PREFIX = "recommender."
+"""Under this prefix the model's weights stand in the file's ``state_dict``."""
+
+
+def describe(recommender: Recommender, train: Interactions) -> dict[str, Any]:
+    """Return what a checkpoint must say of a model and of the data it was made from, in plain values and tensors."""
+    offsets, items = train.csr
+    return {
+        "format": FORMAT,
+        "class_path": f"{type(recommender).__module__}.{type(recommender).__qualname__}",
+        "init_args": recommender.arguments(),
+        "num_users": train.num_users,
+        "num_items": train.num_items,
+        "user_ids": train.user_ids.tolist(),
+        "item_ids": train.item_ids.tolist(),
+        "item_titles": None if train.item_titles is None else train.item_titles.tolist(),
+        "seen": {"offsets": torch.from_numpy(offsets.copy()), "items": torch.from_numpy(items.copy())},
+        "data_digest": train.digest,
+        "versions": {name: version(name) for name in ("kdrec", "torch", "lightning", "numpy")}
+        | {"python": platform.python_version()},
+    }
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """Load a checkpoint onto the CPU without running anything in it.
+
+    Raises:
+        InputError: If the file is missing, is no checkpoint, is cut off, is of another program or a newer format, or
+            holds anything but tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"There is no checkpoint {path}; `kdrec fit` makes one, and `ls checkpoints/*/*` shows yours.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        first = next((line for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line), "")
+        raise InputError(
+            f"{path} is not a checkpoint of kdrec or is damaged: it holds more than tensors and plain values, and "
+            f"nothing in it was run{f' ({first.strip()[:120]})' if first else ''}; make it again with `kdrec fit`."
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"{path} cannot be read as a checkpoint ({_first_line(error)}): it is cut off or of another program; "
+            f"make it again with `kdrec fit`."
+        ) from None
+    section = content.get("kdrec") if isinstance(content, dict) else None
+    if not isinstance(section, dict) or not isinstance(content.get("state_dict"), dict):
+        raise InputError(f"{path} was not written by kdrec (it has no section 'kdrec'); give a checkpoint of `kdrec fit`.")
+    if section.get("format") != FORMAT:
+        raise InputError(
+            f"{path} has format {section.get('format')} where this kdrec reads {FORMAT}; use the version that wrote it."
+        )
+    return content
+
+
+def restore(path: str | Path, content: dict[str, Any] | None = None) -> Recommender:
+    """Rebuild the model of a checkpoint, in evaluation mode, on the CPU.
+
+    Args:
+        path: The file; only for messages if ``content`` is given.
+        content: What `read` returned for it.
+
+    Raises:
+        InputError: As `read`, or if the class is unknown or the weights do not fit it.
+    """
+    content = read(path) if content is None else content
+    section = content["kdrec"]
+    try:
+        recommender = _resolve(section["class_path"])(**section["init_args"])
+        recommender.build(int(section["num_users"]), int(section["num_items"]))
+        weights = {
+            name.removeprefix(PREFIX): value for name, value in content["state_dict"].items() if name.startswith(PREFIX)
+        }
+        recommender.load_state_dict(weights)
+    except (ImportError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"The model in {path} cannot be rebuilt: {_first_line(error)}; use the kdrec version that wrote it "
+            f"({section.get('versions', {}).get('kdrec', 'unknown')})."
+        ) from None
+    return recommender.eval()
+
+
+def digest(path: str | Path) -> str:
+    """Return the SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _resolve(class_path: str) -> type[Recommender]:
+    """Find the class of a checkpoint, without importing anything that the file's author may choose freely."""
+    module_name, _, name = class_path.rpartition(".")
+    if module_name.split(".")[0] == "kdrec":
+        module = importlib.import_module(module_name)
+    elif module_name in sys.modules:
+        module = sys.modules[module_name]
+    else:
+        raise ImportError(f"its class is {class_path}; import {module_name} first if you trust it")
+    found = getattr(module, name)
+    if not (isinstance(found, type) and issubclass(found, Recommender)):
+        raise TypeError(f"{class_path} is not a Recommender")
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:200].rstrip(".;:") or type(error).__name__

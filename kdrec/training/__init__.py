@@ -1,0 +1,1 @@
+"""The LightningModules and callbacks; they compose, and hold no loss arithmetic."""

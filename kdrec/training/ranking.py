@@ -1,0 +1,209 @@
+"""Train any recommender by a ranking loss, and rank the full catalogue to see what it learned."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+
+from kdrec.data.base import InteractionDataModule
+from kdrec.data.interactions import Interactions
+from kdrec.data.sampling import Batch
+from kdrec.errors import InputError
+from kdrec.evaluation.metrics import RankingMetrics
+from kdrec.evaluation.ranking import CatalogueRanking
+from kdrec.models import checkpoint as files
+from kdrec.models import losses
+from kdrec.models.base import Recommender
+
+
+class RankingModule(L.LightningModule):
+    """Train a recommender alone; a teacher is a wide one.
+
+    Args:
+        recommender: The architecture to train.
+        loss: Function of positive scores (B,) and negative scores (B, N); kdrec.models.losses has bpr, bce and softmax.
+        optimizer: Optimizer class and its options.
+        lr_scheduler: Learning-rate schedule, advanced every epoch.
+        cutoffs: The k of every metric@k.
+        num_candidates: Leave it out to rank the whole catalogue. A number ranks each held-out item among that many
+            sampled ones instead, which is fit only for comparison with tables made so.
+    """
+
+    def __init__(
+        self,
+        recommender: Recommender,
+        loss: Callable[[Tensor, Tensor], Tensor] = losses.bpr,
+        optimizer: OptimizerCallable = lambda parameters: torch.optim.Adam(parameters, lr=1e-3, fused=True),
+        lr_scheduler: LRSchedulerCallable | None = None,
+        cutoffs: Sequence[int] = (5, 10, 20, 50),
+        num_candidates: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.recommender = recommender
+        self.loss = loss
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.cutoffs = tuple(cutoffs)
+        self.num_candidates = num_candidates
+        self.metrics = nn.ModuleDict()
+        self._rankings: dict[str, CatalogueRanking] = {}
+        self._catalogue: Tensor | None = None
+        self._sums: dict[str, Tensor] = {}
+        self._num_pairs = 0
+
+    # Building
+
+    @property
+    def train_data(self) -> Interactions:
+        """The training interactions of the data module in use."""
+        return self._datamodule.split.train
+
+    @property
+    def protocol(self) -> str:
+        """Data set, split and kind of ranking; numbers of two protocols are never compared."""
+        kind = "full ranking" if self.num_candidates is None else f"ranking among {self.num_candidates} sampled items"
+        return f"{self._datamodule.protocol}, {kind}"
+
+    @property
+    def _datamodule(self) -> InteractionDataModule:
+        found = getattr(self.trainer, "datamodule", None)
+        if not isinstance(found, InteractionDataModule):
+            raise InputError(f"{type(self).__name__} needs an InteractionDataModule; pass one as datamodule=.")
+        return found
+
+    def setup(self, stage: str) -> None:
+        """Prepare the rankings of the stage: validation hides training items, test hides validation items too."""
+        split = self._datamodule.split
+        for name, held_out, seen in (
+            ("val", split.valid, (split.train,)),
+            ("test", split.test, (split.train, split.valid)),
+        ):
+            self._rankings[name] = CatalogueRanking(held_out, seen, self.num_candidates)
+            self.metrics[name] = RankingMetrics(split.train, self.cutoffs)
+
+    def configure_model(self) -> None:
+        """Size the tables for the data, once."""
+        if not self.recommender.is_built:
+            self.recommender.bind(self.train_data)
+
+    def configure_optimizers(self) -> Any:
+        """Build optimizer and schedule."""
+        optimizer = self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
+        if self.lr_scheduler is None:
+            return optimizer
+        return [optimizer], [self.lr_scheduler(optimizer)]
+
+    # Training
+
+    def terms(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the named terms whose sum is the loss."""
+        items = torch.cat((batch.positives.unsqueeze(1), batch.negatives), dim=1)
+        scores = self.recommender.score(batch.users, items)
+        return {"base": self.loss(scores[:, 0], scores[:, 1:])}
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Add up the terms. Nothing is logged or copied to the host here: see `on_train_epoch_end`."""
+        terms = self.terms(batch)
+        for name, term in terms.items():
+            self._sums[name] = self._sums[name] + term.detach() if name in self._sums else term.detach()
+        self._num_pairs += len(batch.users)
+        # Losses are sums over the batch; DDP averages gradients over ranks, and this makes a sum of the average.
+        return torch.stack(list(terms.values())).sum() * self.trainer.world_size
+
+    def on_train_epoch_start(self) -> None:
+        """Start the sums anew."""
+        self._sums, self._num_pairs = {}, 0
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's mean of each term per training pair, and the learning rate."""
+        if not self._sums:
+            return
+        names = list(self._sums)
+        totals = torch.stack([*self._sums.values(), torch.tensor(float(self._num_pairs), device=self.device)])
+        totals = self.trainer.strategy.reduce(totals, reduce_op="sum")
+        means = dict(zip(names, (totals[:-1] / totals[-1]).tolist(), strict=True))
+        self.log("train/loss", sum(means.values()), prog_bar=True)
+        self.log_dict({f"train/{name}": value for name, value in means.items()})
+        self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    # Evaluation
+
+    def on_validation_epoch_start(self) -> None:
+        """Encode the catalogue once."""
+        self._start_ranking("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Encode the catalogue once."""
+        self._start_ranking("test")
+
+    def validation_step(self, users: Tensor, batch_index: int) -> None:
+        """Rank for a batch of users."""
+        self._rank("val", users)
+
+    def test_step(self, users: Tensor, batch_index: int) -> None:
+        """Rank for a batch of users."""
+        self._rank("test", users)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over all users."""
+        self._finish_ranking("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the means over all users."""
+        self._finish_ranking("test")
+
+    def on_predict_start(self) -> None:
+        """Encode the catalogue once; what a user touched in training, validation or test is hidden."""
+        split = self._datamodule.split
+        self._rankings["predict"] = CatalogueRanking(split.test, (split.train, split.valid, split.test))
+        self._start_ranking("predict")
+
+    def predict_step(self, users: Tensor, batch_index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (users (B,), top items (B, K), their scores (B, K)), K the largest cutoff; -1 where nothing is left."""
+        depth = max(self.cutoffs)
+        items = self._rankings["predict"].top_items(self.recommender, users, depth, self._catalogue)
+        return users, items, self.recommender.score(users, items.clamp(min=0))
+
+    def _start_ranking(self, stage: str) -> None:
+        self._rankings[stage].to(self.device)
+        with torch.no_grad():
+            self._catalogue = self.recommender.encode_catalogue()
+
+    def _rank(self, stage: str, users: Tensor) -> None:
+        ranking = self._rankings[stage]
+        top = ranking.top_items(self.recommender, users, max(self.cutoffs), self._catalogue)
+        relevant = ranking.relevant
+        self.metrics[stage].update(users, top, relevant.contains(users, top), relevant.of(users))
+
+    def _finish_ranking(self, stage: str) -> None:
+        metric = self.metrics[stage]
+        self.log_dict({f"{stage}/{name}": value for name, value in metric.compute().items()})
+        metric.reset()
+        self._catalogue = None
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make the file self-contained (see kdrec.models.checkpoint)."""
+        metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items() if "/" in name}
+        checkpoint["kdrec"] = files.describe(self.recommender, self.train_data) | {
+            "protocol": self.protocol,
+            "metrics": metrics,
+            "epochs": self.trainer.current_epoch + 1,
+            "seed": int(os.environ.get("PL_GLOBAL_SEED", 0)),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a file whose model or data are not those of this run."""
+        section = checkpoint.get("kdrec", {})
+        ours = files.describe(self.recommender, self.train_data)
+        for key, what in (("class_path", "model"), ("init_args", "model arguments"), ("data_digest", "training data")):
+            if section.get(key) != ours[key]:
+                raise InputError(
+                    f"The checkpoint does not belong to this run: its {what} is {section.get(key)}, here it is "
+                    f"{ours[key]}; give the config and data that made it."
+                )
