@@ -1,0 +1,1 @@
+"""The command line: LightningCLI plus what turns a config into a run, a table and the next step."""

@@ -1,0 +1,98 @@
+"""Where runs live: ``checkpoints/NAME/TIME/`` with best.ckpt, last.ckpt, config.yaml and run.json; logs beside it."""
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from kdrec.errors import InputError
+
+CHECKPOINTS = Path("checkpoints")
+LOGS = Path("logs")
+RECORD = "run.json"
+
+_IRRELEVANT = {
+    "trainer": {"logger", "callbacks", "default_root_dir", "enable_progress_bar", "enable_model_summary"},
+    "checkpoint": {"dirpath"},
+}
+
+
+def new_folder(name: str) -> Path:
+    """Return an unused folder for a run, not yet made."""
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    folder, number = CHECKPOINTS / name / stamp, 1
+    while folder.exists():
+        number += 1
+        folder = CHECKPOINTS / name / f"{stamp}-{number}"
+    return folder
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder, before anything is spent on what shall go there.
+
+    Raises:
+        InputError: If it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"Checkpoints cannot be written to {folder} ({error.strerror}); name another folder with "
+            f"--checkpoint.dirpath, or run from a folder that you may write to."
+        ) from None
+
+
+def newest_checkpoint(name: str | None = None, file: str = "best.ckpt") -> Path:
+    """Return the checkpoint of that file name that was written last, in the runs of ``name`` or in all.
+
+    Raises:
+        InputError: If there is none.
+    """
+    found = sorted(CHECKPOINTS.glob(f"{name or '*'}/*/{file}"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        place = CHECKPOINTS / name if name else CHECKPOINTS
+        raise InputError(f"There is no {file} under {place}; run `kdrec fit` first, or name a file with --ckpt_path.")
+    return found[-1]
+
+
+def config_digest(config: dict[str, Any]) -> str:
+    """Return the SHA-256 of what decides a fit's result: its config without folders and displays."""
+    kept = {
+        key: {name: value for name, value in part.items() if name not in _IRRELEVANT.get(key, ())}
+        if isinstance(part := config[key], dict)
+        else part
+        for key in ("seed_everything", "model", "data", "trainer", "early_stopping", "checkpoint")
+    }
+    kept["data"] = kept["data"] | {
+        "init_args": {k: v for k, v in (kept["data"].get("init_args") or {}).items() if k != "root"}
+    }
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write run.json atomically: its presence means that the fit came to its end."""
+    temporary = folder / f".{RECORD}.tmp"
+    temporary.write_text(json.dumps(record, indent=2) + "\n")
+    temporary.replace(folder / RECORD)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return what run.json says, or nothing if there is none."""
+    try:
+        return json.loads((folder / RECORD).read_text())
+    except (OSError, json.JSONDecodeError):
+        return {}
+
+
+def finished_run(config_sha256: str, data_digest: str) -> Path | None:
+    """Return the best checkpoint of the newest finished run with this config on this data."""
+    for record in sorted(CHECKPOINTS.glob(f"*/*/{RECORD}"), key=lambda path: path.stat().st_mtime, reverse=True):
+        said, best = read_record(record.parent), record.parent / "best.ckpt"
+        if (said.get("config_sha256"), said.get("data_digest")) == (config_sha256, data_digest) and best.is_file():
+            return best
+    return None

@@ -1,0 +1,56 @@
+"""A teacher may be given as the config that makes it: train it once, and find it again ever after."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from filelock import FileLock
+
+from kdrec.cli import runs
+from kdrec.errors import InputError
+
+_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def ensure_teacher(config: Path, config_sha256: str, data_digest: str, overrides: list[str]) -> Path:
+    """Return the checkpoint that a teacher's config makes, training it first if there is none.
+
+    The teacher is trained by a ``kdrec fit`` of its own: its seed, threads and memory are not the student's. Of several
+    processes one trains and the others wait for it.
+
+    Args:
+        config: The teacher's YAML.
+        config_sha256: `runs.config_digest` of that config as parsed.
+        data_digest: Digest of the training data.
+        overrides: Options to add to the teacher's command line.
+
+    Raises:
+        InputError: If the training fails.
+        KeyboardInterrupt: If it is interrupted.
+
+    Side effects: May train for minutes, and writes a run folder under ``checkpoints``.
+    """
+    runs.require_writable(runs.CHECKPOINTS)
+    with FileLock(runs.CHECKPOINTS / f".teacher-{config_sha256[:16]}.lock"):
+        if found := runs.finished_run(config_sha256, data_digest):
+            print(f"Teacher: {config} was trained already with this config and data: {found}", flush=True)
+            return found
+        command = [sys.executable, "-m", "kdrec", "fit", "--config", str(config), *overrides]
+        print(f"Teacher: {config} has no finished run with this config and data, so it is trained first.", flush=True)
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in _RANK_VARIABLES and not name.startswith(("TORCHELASTIC_", "PL_"))
+        }
+        code = subprocess.run(command, env=environment, check=False).returncode
+        if code in (130, -2):
+            raise KeyboardInterrupt
+        found = runs.finished_run(config_sha256, data_digest)
+        if code or found is None:
+            raise InputError(
+                f"The teacher {config} could not be trained (`{' '.join(command[2:])}` ended with code {code}); "
+                f"see above, or give a checkpoint as model.init_args.teacher."
+            )
+        print(f"Teacher: trained, kept as {found}\n", flush=True)
+        return found
