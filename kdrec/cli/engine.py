@@ -1,15 +1,11 @@
 """LightningCLI, taught three things: a config can be a teacher, a checkpoint needs no config, a run ends in a table."""
 
 import argparse
-import contextlib
-import csv
 import importlib
-import logging
+import json
 import pkgutil
 import sys
-import tempfile
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +19,7 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from kdrec.cli import report, runs
-from kdrec.cli.messages import explain
+from kdrec.cli.messages import explain, is_first_rank, quieten, say
 from kdrec.cli.teachers import ensure_teacher
 from kdrec.data.base import InteractionDataModule
 from kdrec.errors import InputError
@@ -48,7 +44,7 @@ def run(args: Sequence[str]) -> int:
         package = importlib.import_module(f"kdrec.{room}")
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"kdrec.{room}.{module.name}")
-    _quieten()
+    quieten()
     try:
         KdrecCLI(args)
     except SystemExit as stop:  # --help and --print_config end so
@@ -76,21 +72,20 @@ class KdrecCLI(LightningCLI):
         self.requested = args[0]
         self.checkpoint_path: Path | None = None
         self.content: dict[str, Any] = {}
-        with contextlib.ExitStack() as stack:
-            if self.requested != "fit" and not {"-h", "--help"} & set(args):
-                args = self._add_checkpoint(list(args), stack)
-            super().__init__(
-                RankingModule,
-                InteractionDataModule,
-                save_config_callback=None,
-                seed_everything_default=0,
-                trainer_defaults={"max_epochs": 100},
-                parser_kwargs={"exit_on_error": False, self.requested: {"exit_on_error": False}},
-                subclass_mode_model=True,
-                subclass_mode_data=True,
-                args=list(args),
-                auto_configure_optimizers=False,
-            )
+        if self.requested != "fit" and not {"-h", "--help"} & set(args):
+            args = self._add_checkpoint(list(args))
+        super().__init__(
+            RankingModule,
+            InteractionDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            trainer_defaults={"max_epochs": 100, "enable_model_summary": False},
+            parser_kwargs={"exit_on_error": False, self.requested: {"exit_on_error": False}},
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            args=list(args),
+            auto_configure_optimizers=False,
+        )
 
     # Parsing
 
@@ -100,7 +95,9 @@ class KdrecCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what a run needs beside model, data and trainer; every command takes a fit's config."""
-        parser.add_argument("--name", type=str | None, help="Name of the run's folders. Default: the config file's name.")
+        parser.add_argument(
+            "--name", type=str | None, help="Name of the run's folders. Default: the config file's name."
+        )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.set_defaults(
@@ -133,7 +130,7 @@ class KdrecCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Do nothing: kdrec's checkpoints carry no Lightning hyper-parameters; see `_add_checkpoint`."""
 
-    def _add_checkpoint(self, args: list[str], stack: contextlib.ExitStack) -> list[str]:
+    def _add_checkpoint(self, args: list[str]) -> list[str]:
         """Choose the checkpoint to use and, where no config is given, put what it says of itself before the options."""
         known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         known.add_argument("--ckpt_path")
@@ -144,14 +141,12 @@ class KdrecCLI(LightningCLI):
         self.checkpoint_path = Path(given.ckpt_path) if given.ckpt_path else runs.newest_checkpoint(name)
         self.content = files.read(self.checkpoint_path)
         if not given.ckpt_path:
-            print(f"No --ckpt_path: taking the newest checkpoint, {self.checkpoint_path}")
+            say(f"No --ckpt_path: taking the newest checkpoint, {self.checkpoint_path}")
             args += ["--ckpt_path", str(self.checkpoint_path)]
         if given.config:
             return args
-        file = stack.enter_context(tempfile.NamedTemporaryFile("w", suffix=".yaml"))
-        yaml.safe_dump(self._section_config() | {"data": self.content["kdrec"]["data"]}, file)
-        file.flush()
-        return [args[0], "--config", file.name, *args[1:]]
+        parts = self._section_config() | {"data": self.content["kdrec"]["data"]}
+        return [args[0], *(text for key, part in parts.items() for text in (f"--{key}", json.dumps(part))), *args[1:]]
 
     def _section_config(self) -> dict[str, Any]:
         """The config of a module that evaluates the checkpoint's model; teacher and losses are of no concern."""
@@ -171,35 +166,36 @@ class KdrecCLI(LightningCLI):
         if self.requested != "fit":
             config.model = None
             self.config = self.parser.parse_object({self.requested: self._section_config()}, self.config)
-            self.config[self.requested].trainer.logger = False
+            self.config[self.requested].checkpoint.dirpath = str(self.checkpoint_path.parent)
             return
         if config.ckpt_path in ("last", "best"):
             config.ckpt_path = str(runs.newest_checkpoint(self.name, f"{config.ckpt_path}.ckpt"))
         if config.ckpt_path:
             files.read(config.ckpt_path)
-            print(f"Going on from {config.ckpt_path}")
+            say(f"Going on from {config.ckpt_path}")
         folder = Path(config.ckpt_path).parent if config.ckpt_path else runs.new_folder(self.name)
         config.checkpoint.dirpath = str(config.checkpoint.dirpath or folder)
-        runs.require_writable(Path(config.checkpoint.dirpath))
+        if is_first_rank():  # the other ranks are told where by ModelCheckpoint
+            runs.require_writable(Path(config.checkpoint.dirpath))
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Add the logger and callbacks of the command."""
         config = self.config[self.requested]
         callbacks = self.config_init[self.requested].trainer.callbacks or []
+        callbacks = list(callbacks) if isinstance(callbacks, list) else [callbacks]
         if self.requested == "fit":
             folder = Path(config.checkpoint.dirpath)
             if config.trainer.logger in (None, True):
                 kwargs["logger"] = TensorBoardLogger(
                     str(runs.LOGS), name=self.name, version=folder.name, default_hp_metric=False
                 )
-            kwargs["callbacks"] = [*callbacks, _RunConfig(self._parser("fit"), config, folder)]
-            return super().instantiate_trainer(**kwargs)
-        parts = {key: self.config_init[self.requested].trainer[key] for key in config.trainer}
+            callbacks.append(_RunConfig(self._parser("fit"), config, folder))
+        else:
+            kwargs["logger"] = False
         if self.requested == "predict":
             stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-            output = config.output or f"predictions/{self.name}-{stamp}.csv"
-            callbacks = [*callbacks, TopItemsWriter(output)]
-        return self.trainer_class(**parts | {"callbacks": callbacks})
+            callbacks.append(TopItemsWriter(config.output or f"predictions/{self.name}-{stamp}.csv"))
+        return super().instantiate_trainer(**kwargs, callbacks=callbacks)
 
     def after_instantiate_classes(self) -> None:
         """If the teacher is a config, turn it into its checkpoint."""
@@ -249,97 +245,37 @@ class KdrecCLI(LightningCLI):
                 raise Interrupted(self._how_to_resume()) from None
             raise
         if self.trainer.is_global_zero:
-            self._report_fit(time.monotonic() - start)
+            report.after_fit(self.name, self.trainer, model, self._plain(self.config.fit), time.monotonic() - start)
 
     def validate(self, model: RankingModule, datamodule: InteractionDataModule, **options: Any) -> None:
         """Rank for the validation items and show the metrics."""
         self.trainer.validate(model, datamodule=datamodule, **options | {"verbose": False})
-        self._report_ranking("val")
+        self._report("val")
 
     def test(self, model: RankingModule, datamodule: InteractionDataModule, **options: Any) -> None:
         """Rank for the test items and show the metrics."""
         self.trainer.test(model, datamodule=datamodule, **options | {"verbose": False})
-        self._report_ranking("test")
+        self._report("test")
 
     def predict(self, model: RankingModule, datamodule: InteractionDataModule, **options: Any) -> None:
         """Stream every user's best items to a file."""
         self.trainer.predict(model, datamodule=datamodule, **options | {"return_predictions": False})
 
+    def _report(self, stage: str) -> None:
+        if self.trainer.is_global_zero:
+            assert self.checkpoint_path is not None
+            report.after_ranking(self.checkpoint_path, self.trainer, self.model, stage)
+            if output := self.config[self.requested].per_user:
+                report.write_per_user(Path(output), self.model, stage)
+
     def _how_to_resume(self) -> str:
-        last = Path(self.trainer.checkpoint_callback.dirpath or "", "last.ckpt")  # type: ignore[union-attr]
+        last = runs.shown(f"{self.trainer.checkpoint_callback.dirpath}/last.ckpt")  # type: ignore[union-attr]
         if not last.is_file():
             return "Stopped before the first epoch was finished; nothing was kept."
         configs = " ".join(f"--config {file}" for file in self.config.fit.config or [])
-        return f"Stopped. The last finished epoch is kept in {last}; go on with:\n  kdrec fit {configs} --ckpt_path {last}"
-
-    def _report_fit(self, seconds: float) -> None:
-        callback = self.trainer.checkpoint_callback
-        best = Path(getattr(callback, "best_model_path", "") or "")
-        if not best.is_file():  # --trainer.fast_dev_run and the like save nothing
-            return
-        section = files.read(best)["kdrec"]
-        student = {
-            "parameters": self.model.recommender.num_parameters(),
-            "metrics": section["metrics"],
-            "epochs": f"{section['epochs']} of {self.trainer.current_epoch}",
-            "seconds": f"{seconds:.0f}",
-        }
-        plain = self._plain(self.config.fit)
-        record = student | {
-            "config_sha256": runs.config_digest(plain),
-            "data_digest": section["data_digest"],
-            "protocol": section["protocol"],
-        }
-        runs.write_record(best.parent, record)
-        rows = [(self.name, student)]
-        if isinstance(self.model, DistillationModule) and self.model.teacher is not None:
-            teacher = self.model.teacher
-            source = Path(teacher.path)
-            told = files.read(source)["kdrec"]
-            facts = {"parameters": teacher.recommender.num_parameters(), "metrics": told["metrics"]}
-            facts |= {key: value for key, value in runs.read_record(source.parent).items() if key in ("epochs", "seconds")}
-            rows.insert(0, (f"teacher {source.parent.parent.name}", facts))
-        logs = None
-        if isinstance(self.trainer.logger, TensorBoardLogger):
-            logs = Path(self.trainer.logger.log_dir)
-            best_metrics = {name.replace("val/", "best/"): value for name, value in section["metrics"].items()}
-            shown = {name: value for name, value in best_metrics.items() if name.startswith(("best/ndcg", "best/recall@"))}
-            chosen = {key: plain[key] for key in ("seed_everything", "model", "data")}
-            self.trainer.logger.log_hyperparams(chosen, shown)
-            self.trainer.logger.save()
-        report.show(
-            f"\n{section['protocol']}",
-            report.fit_table(rows),
-            report.next_steps(best, logs, best.parent / "config.yaml"),
+        return (
+            f"Stopped. The last finished epoch is kept in {last}; go on with:\n  kdrec fit {configs} --ckpt_path {last}"
         )
-
-    def _report_ranking(self, stage: str) -> None:
-        if not self.trainer.is_global_zero:
-            return
-        metrics = {
-            name.removeprefix(f"{stage}/"): float(value)
-            for name, value in self.trainer.callback_metrics.items()
-            if name.startswith(f"{stage}/")
-        }
-        what = "Test" if stage == "test" else "Validation"
-        report.show(report.metrics_table(metrics, f"{what} of {self.checkpoint_path}\n{self.model.protocol}"))
-        if self.model.num_candidates is not None:
-            report.show("Ranked among sampled items: these numbers say little and compare with no full ranking.")
-        if output := self.config[self.requested].per_user:
-            self._write_per_user(Path(output), stage)
-
-    def _write_per_user(self, path: Path, stage: str) -> None:
-        metric = self.model.metrics[stage]
-        users, values = metric.per_user
-        ids = self.model.train_data.user_ids
-        try:
-            with open(path, "w", newline="") as file:
-                writer = csv.writer(file)
-                writer.writerow(["user", *metric.names])
-                writer.writerows([ids[user], *row] for user, row in zip(users.tolist(), values.tolist(), strict=True))
-        except OSError as error:
-            raise InputError(f"{path} cannot be written ({error.strerror}); name another file with --per_user.") from None
-        report.show(f"per user    {path}")
 
 
 class _RunConfig(SaveConfigCallback):
@@ -353,18 +289,3 @@ class _RunConfig(SaveConfigCallback):
         """As `SaveConfigCallback.save_config`; in the first process only."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.parser.save(self.config, self.folder / "config.yaml", skip_none=False, overwrite=True)
-
-
-def _quieten() -> None:
-    """Silence what Lightning says that is of no use here; each line with its reason."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)  # devices, tips
-    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)  # the seed stands in the config
-    for message in (
-        r".*does not have many workers.*",  # batches are slices of tensors: there is nothing for workers to do
-        r".*recommended to use `self.log\(.*sync_dist=True.*",  # metrics are already equal on all ranks
-        r".*Checkpoint directory .* exists and is not empty.*",  # a run that is resumed
-        r".*You are using the plain ModelCheckpoint callback.*",
-    ):
-        warnings.filterwarnings("ignore", message)
-
-

@@ -1,9 +1,12 @@
-"""Turn the parser's nested complaints into one sentence with the nearest right name."""
+"""What is said while a command runs: the parser's complaints in one sentence, and no noise."""
 
 import difflib
 import importlib
 import inspect
+import logging
+import os
 import re
+import warnings
 from collections.abc import Iterable
 
 _NOISE = re.compile(
@@ -73,3 +76,28 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     if near:
         return f"did you mean {near[0]!r}?"
     return f"it has {', '.join(known)}." if 0 < len(known) <= 12 else "see --help for what there is."
+
+
+def is_first_rank() -> bool:
+    """Whether this process speaks and writes for all."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+
+
+def say(line: str) -> None:
+    """Print in the first process only, at once, since another program's lines may follow."""
+    if is_first_rank():
+        print(line, flush=True)
+
+
+def quieten() -> None:
+    """Silence what Lightning says that is of no use here; each line with its reason."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)  # devices, tips
+    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)  # the seed stands in the config
+    for message in (
+        r".*does not have many workers.*",  # batches are slices of tensors: there is nothing for workers to do
+        r".*recommended to use `self.log\(.*sync_dist=True.*",  # metrics are already equal on all ranks
+        r".*smaller than the logging interval.*",  # training terms are logged once an epoch
+        r".*Checkpoint directory .* exists and is not empty.*",  # a run that is resumed
+        r".*isinstance\(treespec, LeafSpec\).* is deprecated.*",  # between Lightning and torch, not ours
+    ):
+        warnings.filterwarnings("ignore", message)

@@ -1,16 +1,112 @@
-"""What a run says at its end: tables for people."""
+"""What a run says at its end: tables for people, and the same facts for machines."""
 
-from collections.abc import Iterable, Mapping
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import lightning as L
+from lightning.pytorch.loggers import TensorBoardLogger
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from kdrec.cli import runs
+from kdrec.errors import InputError
 from kdrec.evaluation.metrics import METRICS
+from kdrec.models import checkpoint as files
+from kdrec.training.distillation import DistillationModule
+from kdrec.training.ranking import RankingModule
 
 _SHOWN = ("recall@10", "ndcg@10", "recall@20", "ndcg@20")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of a fit's table; ``metrics`` are named as logged, ``epochs`` and ``seconds`` are ready to print."""
+
+    name: str
+    parameters: int
+    metrics: Mapping[str, float]
+    epochs: str = "-"
+    seconds: str = "-"
+
+
+def after_fit(name: str, trainer: L.Trainer, module: RankingModule, config: Mapping[str, Any], seconds: float) -> None:
+    """Print the table of a finished fit, and write run.json and the logger's hyper-parameters.
+
+    Args:
+        name: Of the run.
+        trainer: After its fit. If it kept no checkpoint (fast_dev_run and the like), nothing happens.
+        module: What it trained.
+        config: The resolved config, plain.
+        seconds: How long the fit took, without the teacher's.
+    """
+    best = runs.shown(getattr(trainer.checkpoint_callback, "best_model_path", ""))
+    if not best.is_file():
+        return
+    section = files.read(best)["kdrec"]
+    epochs = f"{section['epochs']} of {trainer.current_epoch}"
+    student = Row(name, module.recommender.num_parameters(), section["metrics"], epochs, f"{seconds:.0f}")
+    runs.write_record(
+        best.parent,
+        {
+            "config_sha256": runs.config_digest(config),
+            "data_digest": section["data_digest"],
+            "protocol": section["protocol"],
+            "metrics": section["metrics"],
+            "epochs": student.epochs,
+            "seconds": student.seconds,
+        },
+    )
+    rows = [student]
+    if isinstance(module, DistillationModule) and module.teacher is not None:
+        rows.insert(0, _teacher_row(Path(module.teacher.path), module.teacher.recommender.num_parameters()))
+    logs = None
+    if isinstance(trainer.logger, TensorBoardLogger):
+        logs = Path(trainer.logger.log_dir)
+        chosen = {key: config[key] for key in ("seed_everything", "model", "data")}
+        final = {f"best/{m}": section["metrics"].get(f"val/{m}", float("nan")) for m in _SHOWN}
+        trainer.logger.log_hyperparams(chosen, final)
+        trainer.logger.save()
+    show(f"\n{section['protocol']}", fit_table(rows), _next_steps(best, logs))
+
+
+def after_ranking(checkpoint: Path, trainer: L.Trainer, module: RankingModule, stage: str) -> None:
+    """Print the metrics of a finished validation or test.
+
+    Args:
+        checkpoint: What was ranked.
+        trainer: After its run.
+        module: What it ran.
+        stage: "val" or "test", the prefix of the metrics.
+    """
+    logged = trainer.callback_metrics.items()
+    metrics = {key.removeprefix(f"{stage}/"): float(value) for key, value in logged if key.startswith(f"{stage}/")}
+    what = "Test" if stage == "test" else "Validation"
+    show(metrics_table(metrics, f"{what} of {checkpoint}\n{module.protocol}"))
+    if module.num_candidates is not None:
+        show("Ranked among sampled items: these numbers say little and compare with no full ranking.")
+
+
+def write_per_user(path: Path, module: RankingModule, stage: str) -> None:
+    """Write every user's metrics to a CSV file, under raw user ids.
+
+    Raises:
+        InputError: If the file cannot be written.
+    """
+    metric = module.metric(stage)
+    ids = module.train_data.user_ids
+    users, values = (tensor.tolist() for tensor in metric.per_user)
+    try:
+        with open(path, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["user", *metric.names])
+            writer.writerows([ids[user], *row] for user, row in zip(users, values, strict=True))
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}); name another file with --per_user.") from None
+    show(f"per user    {path}")
 
 
 def metrics_table(metrics: Mapping[str, float], title: str) -> Table:
@@ -30,31 +126,26 @@ def metrics_table(metrics: Mapping[str, float], title: str) -> Table:
     return table
 
 
-def fit_table(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Table:
-    """Lay out models side by side, and below them what share of the first the last one keeps.
-
-    Args:
-        rows: (what it is, its facts): parameters, metrics (with ``val/`` names), epochs, seconds.
-    """
-    rows = list(rows)
+def fit_table(rows: Sequence[Row]) -> Table:
+    """Lay out models side by side, the teacher first, and below them what the student keeps of it."""
     table = Table(title="Validation, best epoch", box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("model")
     for column in ("parameters", "MiB", *_SHOWN, "epochs", "seconds"):
         table.add_column(column, justify="right")
-    for name, facts in rows:
+    for row in rows:
         table.add_row(
-            name,
-            f"{facts['parameters']:,}",
-            f"{facts['parameters'] * 4 / 2**20:.2f}",
-            *(_number(facts["metrics"].get(f"val/{metric}")) for metric in _SHOWN),
-            facts.get("epochs", "-"),
-            facts.get("seconds", "-"),
+            row.name,
+            f"{row.parameters:,}",
+            f"{row.parameters * 4 / 2**20:.2f}",
+            *(_number(row.metrics.get(f"val/{metric}")) for metric in _SHOWN),
+            row.epochs,
+            row.seconds,
         )
     if len(rows) > 1:
-        (_, teacher), (_, student) = rows[0], rows[-1]
+        teacher, student = rows[0], rows[-1]
         table.add_section()
-        kept = [_share(student["metrics"].get(f"val/{m}"), teacher["metrics"].get(f"val/{m}")) for m in _SHOWN]
-        size = _share(student["parameters"], teacher["parameters"])
+        kept = [_share(student.metrics.get(f"val/{m}"), teacher.metrics.get(f"val/{m}")) for m in _SHOWN]
+        size = _share(student.parameters, teacher.parameters)
         table.add_row("student / teacher", size, size, *kept, "", "")
     return table
 
@@ -68,13 +159,23 @@ def show(*parts: Any) -> None:
         console.print(part, markup=False)
 
 
-def next_steps(checkpoint: Path, logs: Path | None, config: Path | None) -> str:
+def _teacher_row(path: Path, parameters: int) -> Row:
+    """Describe a teacher by what its checkpoint and its run say."""
+    told, record = files.read(path)["kdrec"], runs.read_record(path.parent)
+    return Row(
+        f"teacher {path.parent.parent.name}",
+        parameters,
+        told["metrics"],
+        str(record.get("epochs", "-")),
+        str(record.get("seconds", "-")),
+    )
+
+
+def _next_steps(checkpoint: Path, logs: Path | None) -> str:
     """Say where everything is and what to type now."""
-    lines = [f"checkpoint  {checkpoint}"]
-    if config:
-        lines.append(f"config      {config}")
+    lines = [f"checkpoint  {checkpoint}", f"config      {checkpoint.parent / 'config.yaml'}"]
     if logs:
-        lines.append(f"logs        {logs}   (tensorboard --logdir {logs.parts[0] if not logs.is_absolute() else logs})")
+        lines.append(f"logs        {logs}   (tensorboard --logdir {runs.LOGS})")
     lines.append(f"next        kdrec test --ckpt_path {checkpoint}")
     return "\n".join(lines)
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,13 @@ def newest_checkpoint(name: str | None = None, file: str = "best.ckpt") -> Path:
     return found[-1]
 
 
-def config_digest(config: dict[str, Any]) -> str:
+def shown(path: str | Path) -> Path:
+    """Return the path as a person in the current folder would type it."""
+    path = Path(path)
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
     """Return the SHA-256 of what decides a fit's result: its config without folders and displays."""
     kept = {
         key: {name: value for name, value in part.items() if name not in _IRRELEVANT.get(key, ())}

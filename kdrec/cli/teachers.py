@@ -8,6 +8,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from kdrec.cli import runs
+from kdrec.cli.messages import say
 from kdrec.errors import InputError
 
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -34,10 +35,10 @@ def ensure_teacher(config: Path, config_sha256: str, data_digest: str, overrides
     runs.require_writable(runs.CHECKPOINTS)
     with FileLock(runs.CHECKPOINTS / f".teacher-{config_sha256[:16]}.lock"):
         if found := runs.finished_run(config_sha256, data_digest):
-            print(f"Teacher: {config} was trained already with this config and data: {found}", flush=True)
+            say(f"Teacher: {config} was trained already with this config and data: {found}")
             return found
         command = [sys.executable, "-m", "kdrec", "fit", "--config", str(config), *overrides]
-        print(f"Teacher: {config} has no finished run with this config and data, so it is trained first.", flush=True)
+        say(f"Teacher: {config} has no finished run with this config and data, so it is trained first.")
         environment = {
             name: value
             for name, value in os.environ.items()
@@ -52,5 +53,5 @@ def ensure_teacher(config: Path, config_sha256: str, data_digest: str, overrides
                 f"The teacher {config} could not be trained (`{' '.join(command[2:])}` ended with code {code}); "
                 f"see above, or give a checkpoint as model.init_args.teacher."
             )
-        print(f"Teacher: trained, kept as {found}\n", flush=True)
+        say(f"Teacher: trained, kept as {found}\n")
         return found

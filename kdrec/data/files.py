@@ -1,12 +1,14 @@
 """Read delimited text without surprises: every fault names the file, the line and the remedy."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
 from kdrec.errors import InputError
+
+_QUOTING: dict[bool, Literal[0, 3]] = {True: 0, False: 3}  # csv.QUOTE_MINIMAL, csv.QUOTE_NONE
 
 Kind = type[int] | type[float] | type[str]
 
@@ -18,7 +20,7 @@ def read_table(
     separator: str = ",",
     header: Sequence[str] | None = None,
     encoding: str = "utf-8-sig",
-    quoting: int = csv.QUOTE_NONE,
+    quoted: bool = False,
 ) -> pd.DataFrame:
     """Read the named columns of a delimited file as numbers or text.
 
@@ -30,7 +32,7 @@ def read_table(
         separator: One or more characters between fields.
         header: Column names of a file that has no header line; None where its first line names the columns.
         encoding: Text encoding; the default also takes a byte-order mark.
-        quoting: csv.QUOTE_NONE where a quotation mark is an ordinary character, csv.QUOTE_MINIMAL for true CSV.
+        quoted: Whether a quotation mark encloses a field, as in true CSV; else it is a character like any other.
 
     Raises:
         InputError: If the file is unreadable, empty, ragged, lacks a column, or holds what is not a number in a
@@ -38,9 +40,9 @@ def read_table(
     """
     try:
         frame = pd.read_csv(
-            path, sep=separator, names=header, header=None if header else 0, dtype=str, keep_default_na=False,
-            na_values=[], encoding=encoding, quoting=quoting, index_col=False, skip_blank_lines=True,
-            engine="c", on_bad_lines="error",
+            path, sep=separator, names=list(header) if header else None, header=None if header else 0, dtype=str,
+            keep_default_na=False, encoding=encoding, quoting=_QUOTING[quoted], index_col=False, engine="c",
+            on_bad_lines="error",
         )  # fmt: skip
     except pd.errors.EmptyDataError:
         raise InputError(f"{path} is empty; get the file again or name another.") from None

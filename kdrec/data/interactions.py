@@ -32,7 +32,8 @@ class Interactions:
     Example:
         >>> import numpy as np
         >>> from kdrec.data.interactions import Interactions
-        >>> log = Interactions(np.array([0, 0, 1]), np.array([2, 1, 0]), np.array(["a", "b"]), np.array(["x", "y", "z"]))
+        >>> ids = np.array(["a", "b"]), np.array(["x", "y", "z"])
+        >>> log = Interactions(np.array([0, 0, 1]), np.array([2, 1, 0]), *ids)
         >>> len(log), log.num_users, log.num_items
         (3, 2, 3)
         >>> log.csr[1][log.csr[0][0] : log.csr[0][1]].tolist()  # the items of user 0
@@ -164,7 +165,9 @@ class Interactions:
         repeated = frame.duplicated(["user", "item"])
         if repeated.any():
             row = frame.loc[repeated].iloc[0]
-            raise InputError(f"The pair user {row['user']}, item {row['item']} occurs more than once; keep one of them.")
+            raise InputError(
+                f"The pair user {row['user']}, item {row['item']} occurs more than once; keep one of them."
+            )
         users, user_ids = _number(frame["user"])
         items, item_ids = _number(frame["item"])
         titles = None

@@ -1,6 +1,5 @@
 """MovieLens, from the publisher's files or from RecBole's copy of them; both give the same pinned table."""
 
-import csv
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -118,7 +117,10 @@ class MovieLens100K(MovieLensDataModule):
             folder / "u.item", {"item": ("item", int), **columns}, separator="|", header=fields, encoding="latin-1"
         ).set_index("item")
         genres = pd.Series(
-            ["|".join(g for g, has in zip(_GENRES, row, strict=True) if has == "1") for row in films[[*_GENRES]].to_numpy()],
+            [
+                "|".join(g for g, has in zip(_GENRES, row, strict=True) if has == "1")
+                for row in films[[*_GENRES]].to_numpy()
+            ],
             index=films.index,
         )
         users = read_table(
@@ -179,7 +181,7 @@ class MovieLensSmall(MovieLensDataModule):
         films = read_table(
             folder / "movies.csv",
             {"item": ("movieId", int), "title": ("title", str), "genres": ("genres", str)},
-            quoting=csv.QUOTE_MINIMAL,
+            quoted=True,
         ).set_index("item")
         return _assemble(ratings, films["title"], films["genres"].replace("(no genres listed)", "unknown"))
 

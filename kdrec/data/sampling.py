@@ -121,7 +121,9 @@ class TripleLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the epoch's `Batch`es."""
-        generator = torch.Generator().manual_seed(int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0]))
+        generator = torch.Generator().manual_seed(
+            int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0])
+        )
         order = torch.randperm(len(self._users), generator=generator)
         users, positives = self._users[order], self._items[order]
         negatives = self._negatives.draw(users, self.num_negatives, generator)

@@ -121,7 +121,7 @@ def obtain(
         sources: Tried one after the other.
 
     Raises:
-        InputError: If a folder's files are faulty, or every source failed; then all of them are named with their reasons.
+        InputError: If a folder's files are faulty, or every source failed; then all are named with their reasons.
     """
     folders = [root / name]
     if os.environ.get("KDREC_DATA"):

@@ -54,7 +54,8 @@ class LeaveOneOut(Splitter):
     Example:
         >>> import numpy as np
         >>> from kdrec.data.interactions import Interactions
-        >>> log = Interactions(np.zeros(4, int), np.arange(4), np.array(["u"]), np.array(list("abcd")), np.array([5, 9, 9, 1]))
+        >>> ids, times = (np.array(["u"]), np.array(list("abcd"))), np.array([5, 9, 9, 1])
+        >>> log = Interactions(np.zeros(4, int), np.arange(4), *ids, times)
         >>> split = LeaveOneOut("time")(log)
         >>> split.train.items.tolist(), split.valid.items.tolist(), split.test.items.tolist()
         ([0, 3], [1], [2])
@@ -102,8 +103,10 @@ class RandomRatio(Splitter):
     """
 
     def __init__(self, valid: float = 0.1, test: float = 0.1, seed: int = 0, min_interactions: int = 10) -> None:
-        if not (0 < valid and 0 < test and valid + test < 1):
-            raise InputError(f"RandomRatio: valid {valid} and test {test} must be positive and leave something to train on.")
+        if not (valid > 0 and test > 0 and valid + test < 1):
+            raise InputError(
+                f"RandomRatio: valid {valid} and test {test} must be positive and leave something to train on."
+            )
         if min_interactions < 3:
             raise InputError(f"RandomRatio: min_interactions is {min_interactions}; it takes 3 pairs to cut in three.")
         super().__init__(min_interactions)

@@ -103,10 +103,10 @@ class Distiller(nn.Module, ABC):
             raise InputError(f"{type(self).__name__}: weight is {weight}; it must not be negative.")
         self.weight = weight
 
-    def bind(self, student: Recommender, teacher: Teacher, train: Interactions) -> None:  # noqa: B027
+    def bind(self, student: Recommender, teacher: Teacher, train: Interactions) -> None:
         """Build what the method trains, now that student, teacher and data are known."""
 
-    def on_epoch_start(self, progress: float) -> None:  # noqa: B027
+    def on_epoch_start(self, progress: float) -> None:
         """Anneal or resample.
 
         Args:
@@ -116,6 +116,15 @@ class Distiller(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
         """Return the terms to add to the loss: name -> scalar, weight included. Each is logged as ``train/NAME``."""
+
+
+def num_ranks() -> int:
+    """Return how many processes train together."""
+    return (
+        torch.distributed.get_world_size()
+        if torch.distributed.is_available() and torch.distributed.is_initialized()
+        else 1
+    )
 
 
 def batch_entities(batch: Batch) -> tuple[Tensor, Tensor]:

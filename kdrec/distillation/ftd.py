@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
-from kdrec.distillation.base import Distiller, Teacher, batch_entities
+from kdrec.distillation.base import Distiller, Teacher, batch_entities, num_ranks
 from kdrec.distillation.topology import gram_square, normalise, topology_distance
 from kdrec.models.base import Recommender
 
@@ -38,6 +38,7 @@ class FTD(Distiller):
 
     def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
         """As `Distiller.forward`; one term, ``ftd``."""
+        weight = self.weight
         if self.scope == "batch":
             users, items = batch_entities(batch)
             target = normalise(torch.cat((teacher.user_vectors(users), teacher.item_vectors(items))))
@@ -46,8 +47,9 @@ class FTD(Distiller):
             users = torch.arange(student.num_users, device=student.device)
             items = torch.arange(student.num_items, device=student.device)
             target, square = self._whole_teacher(teacher)
+            weight /= num_ranks()  # every rank adds the same pairs, and the loss sums over ranks
         vectors = normalise(torch.cat((student.user_vectors(users), student.item_vectors(items))))
-        return {"ftd": self.weight * topology_distance(vectors, target, square)}
+        return {"ftd": weight * topology_distance(vectors, target, square)}
 
     def _whole_teacher(self, teacher: Teacher) -> tuple[Tensor, Tensor]:
         if self._teacher_all is None:

@@ -57,7 +57,7 @@ def topology_distance(student: Tensor, teacher: Tensor, teacher_square: Tensor |
 
 
 def gram_square(vectors: Tensor) -> Tensor:
-    """Return the squared Frobenius norm of ``V'V`` = the sum of squared dot products over all pairs of rows, in float64."""
+    """Return ``|V'V|^2``, the sum of squared dot products over all pairs of rows, in float64."""
     return (vectors.T @ vectors).double().square().sum()
 
 
@@ -73,6 +73,6 @@ class _TopologyDistance(torch.autograd.Function):
         return value.clamp_(min=0).to(student.dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         student, teacher, own, cross = ctx.saved_tensors
         return torch.addmm(student @ own, teacher, cross, alpha=-1).mul_(4 * gradient), None, None

@@ -71,6 +71,11 @@ class RankingMetrics(Metric):
     Values are kept for each user and put in user order before they are averaged in float64, so the result does not
     depend on batches or on the number of processes, to the last bit.
 
+    Attributes:
+        names: Metrics in the order of the columns of ``per_user``.
+        per_user: After `compute`, (users (U,) ascending, values (U, len(names)) float64), for paired significance
+            tests; it survives `reset`.
+
     Args:
         train: Training interactions: popularity, and the catalogue's size.
         cutoffs: The k of metric@k.
@@ -84,6 +89,7 @@ class RankingMetrics(Metric):
     users: list[Tensor]
     values: list[Tensor]
     shown: Tensor
+    per_user: tuple[Tensor, Tensor]
 
     def __init__(self, train: Interactions, cutoffs: Sequence[int] = (5, 10, 20, 50), tail_share: float = 0.2) -> None:
         super().__init__()
@@ -130,16 +136,13 @@ class RankingMetrics(Metric):
         ``recall_head`` and ``recall_tail`` count only relevant items on their side, and average over the users that
         have one there (nan if nobody has).
         """
-        means = torch.nanmean(self.per_user()[1], dim=0)
+        users, values = _cat(self.users), _cat(self.values)
+        order = users.argsort()
+        self.per_user = (users[order].cpu(), values[order].cpu())
+        means = torch.nanmean(self.per_user[1], dim=0)
         result = dict(zip(self.names, means.tolist(), strict=True))
         coverage = self.shown.double().mean(1).tolist()
         return result | {f"coverage@{k}": value for k, value in zip(self.cutoffs, coverage, strict=True)}
-
-    def per_user(self) -> tuple[Tensor, Tensor]:
-        """Return (users (U,) ascending, values (U, len(names)) float64), for paired significance tests."""
-        users, values = _cat(self.users), _cat(self.values)
-        order = users.argsort()
-        return users[order].cpu(), values[order].cpu()
 
 
 def _cat(parts: list[Tensor] | Tensor) -> Tensor:

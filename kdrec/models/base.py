@@ -1,9 +1,7 @@
 """The architecture contract: what trains, ranks, teaches and is deployed, without a word about training."""
 
-import inspect
 import itertools
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -85,13 +83,9 @@ class Recommender(nn.Module, ABC):
             (B, num_items) scores, equal to `score` of each pair.
         """
 
-    def arguments(self) -> dict[str, Any]:
-        """Return the constructor's arguments by name, as plain values."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"}
-
     def num_parameters(self) -> int:
-        """Count the trainable numbers."""
-        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+        """Count the numbers that training finds, whether they are frozen now or not."""
+        return sum(parameter.numel() for parameter in self.parameters())
 
 
 class DotProductRecommender(Recommender):

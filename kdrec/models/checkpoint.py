@@ -7,6 +7,7 @@ them can run, and a class is taken only from kdrec itself or from a module that 
 
 import hashlib
 import importlib
+import inspect
 import platform
 import sys
 from importlib.metadata import version
@@ -25,13 +26,30 @@ PREFIX = "recommender."
 """Under this prefix the model's weights stand in the file's ``state_dict``."""
 
 
+def as_config(thing: object) -> dict[str, Any]:
+    """Return the ``class_path`` and ``init_args`` that make an object again, in plain values.
+
+    The object must keep each argument of its constructor under the argument's own name, as models, data modules and
+    splitters do.
+
+    Example:
+        >>> from kdrec.models.bpr import BPR
+        >>> as_config(BPR(embedding_dim=8))
+        {'class_path': 'kdrec.models.bpr.BPR', 'init_args': {'embedding_dim': 8, 'init_std': 0.01}}
+    """
+    names = [name for name in inspect.signature(type(thing).__init__).parameters if name != "self"]
+    arguments = (
+        {name: _plain(getattr(thing, name)) for name in names} if type(thing).__init__ is not object.__init__ else {}
+    )
+    return {"class_path": f"{type(thing).__module__}.{type(thing).__qualname__}", "init_args": arguments}
+
+
 def describe(recommender: Recommender, train: Interactions) -> dict[str, Any]:
     """Return what a checkpoint must say of a model and of the data it was made from, in plain values and tensors."""
     offsets, items = train.csr
     return {
         "format": FORMAT,
-        "class_path": f"{type(recommender).__module__}.{type(recommender).__qualname__}",
-        "init_args": recommender.arguments(),
+        "model": as_config(recommender),
         "num_users": train.num_users,
         "num_items": train.num_items,
         "user_ids": train.user_ids.tolist(),
@@ -69,7 +87,9 @@ def read(path: str | Path) -> dict[str, Any]:
         ) from None
     section = content.get("kdrec") if isinstance(content, dict) else None
     if not isinstance(section, dict) or not isinstance(content.get("state_dict"), dict):
-        raise InputError(f"{path} was not written by kdrec (it has no section 'kdrec'); give a checkpoint of `kdrec fit`.")
+        raise InputError(
+            f"{path} was not written by kdrec (it has no section 'kdrec'); give a checkpoint of `kdrec fit`."
+        )
     if section.get("format") != FORMAT:
         raise InputError(
             f"{path} has format {section.get('format')} where this kdrec reads {FORMAT}; use the version that wrote it."
@@ -90,7 +110,7 @@ def restore(path: str | Path, content: dict[str, Any] | None = None) -> Recommen
     content = read(path) if content is None else content
     section = content["kdrec"]
     try:
-        recommender = _resolve(section["class_path"])(**section["init_args"])
+        recommender = _resolve(section["model"]["class_path"])(**section["model"]["init_args"])
         recommender.build(int(section["num_users"]), int(section["num_items"]))
         weights = {
             name.removeprefix(PREFIX): value for name, value in content["state_dict"].items() if name.startswith(PREFIX)
@@ -108,6 +128,16 @@ def digest(path: str | Path) -> str:
     """Return the SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return as_config(value)
 
 
 def _resolve(class_path: str) -> type[Recommender]:

@@ -1,5 +1,7 @@
 """Neural collaborative filtering: a perceptron over the two embeddings."""
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,6 +23,7 @@ class NCF(Recommender):
         num_layers: Hidden layers of width d, d/2, d/4, ... (at least ``min_width``), ReLU after each.
         dropout: Share of each hidden layer's outputs that training drops, in [0, 1).
         min_width: No hidden layer is narrower than this.
+        init_std: Standard deviation of the initial embeddings.
 
     References:
         He et al., Neural Collaborative Filtering, WWW 2017, sec. 3.3 (the MLP part, with halving layers).
@@ -31,7 +34,14 @@ class NCF(Recommender):
     first: nn.Linear
     rest: nn.Sequential
 
-    def __init__(self, embedding_dim: int = 64, num_layers: int = 2, dropout: float = 0.5, min_width: int = 1) -> None:
+    def __init__(
+        self,
+        embedding_dim: int = 64,
+        num_layers: int = 2,
+        dropout: float = 0.5,
+        min_width: int = 1,
+        init_std: float = 0.1,
+    ) -> None:
         super().__init__()
         if embedding_dim < 1 or num_layers < 1 or min_width < 1:
             raise InputError(
@@ -44,6 +54,7 @@ class NCF(Recommender):
         self.num_layers = num_layers
         self.dropout = dropout
         self.min_width = min_width
+        self.init_std = init_std
 
     def build(self, num_users: int, num_items: int) -> None:
         """As `Recommender.build`."""
@@ -53,11 +64,11 @@ class NCF(Recommender):
         widths = [max(self.embedding_dim >> layer, self.min_width) for layer in range(self.num_layers)]
         self.first = nn.Linear(2 * self.embedding_dim, widths[0])
         layers: list[nn.Module] = []
-        for width, narrower in zip(widths, widths[1:], strict=False):
+        for width, narrower in itertools.pairwise(widths):
             layers += [nn.ReLU(), nn.Dropout(self.dropout), nn.Linear(width, narrower)]
         self.rest = nn.Sequential(*layers, nn.ReLU(), nn.Dropout(self.dropout), nn.Linear(widths[-1], 1))
         for table in (self.users, self.items):
-            nn.init.normal_(table.weight, std=0.1)
+            nn.init.normal_(table.weight, std=self.init_std)
         for layer in (self.first, *self.rest):
             if isinstance(layer, nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -76,7 +87,7 @@ class NCF(Recommender):
         half = self._user_half(users)
         if items.dim() == 2:
             half = half.unsqueeze(1)
-        return self.rest(half + self._item_half(self.items(items))).squeeze(-1)
+        return self.rest(half + self._item_halves(items)).squeeze(-1)
 
     def encode_catalogue(self) -> Tensor:
         """As `Recommender.encode_catalogue`: the item half of the first layer, (num_items, first width)."""
@@ -91,6 +102,12 @@ class NCF(Recommender):
 
     def _user_half(self, users: Tensor) -> Tensor:
         return functional.linear(self.users(users), self.first.weight[:, : self.embedding_dim], self.first.bias)
+
+    def _item_halves(self, items: Tensor) -> Tensor:
+        """Compute the halves of ``items``, by way of the whole catalogue where that has fewer rows."""
+        if items.numel() > self.num_items:
+            return functional.embedding(items, self.encode_catalogue())
+        return self._item_half(self.items(items))
 
     def _item_half(self, vectors: Tensor) -> Tensor:
         return functional.linear(vectors, self.first.weight[:, self.embedding_dim :])

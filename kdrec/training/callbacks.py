@@ -37,7 +37,7 @@ class TopItemsWriter(Callback):
             raise InputError(f"{self.path} exists already; name another file with --output.")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self._temporary, "w", newline="", encoding="utf-8")
+            self._file = open(self._temporary, "w", newline="", encoding="utf-8")  # noqa: SIM115 - open over many batches
         except OSError as error:
             raise InputError(f"{self.path} cannot be written ({error.strerror}); name another with --output.") from None
         csv.writer(self._file).writerow(["user", "rank", "item", "title", "score"])

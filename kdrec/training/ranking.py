@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -92,7 +92,10 @@ class RankingModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule."""
-        optimizer = self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if not parameters:
+            raise InputError(f"{type(self.recommender).__name__} has nothing to train; choose another recommender.")
+        optimizer = self.optimizer(parameters)
         if self.lr_scheduler is None:
             return optimizer
         return [optimizer], [self.lr_scheduler(optimizer)]
@@ -163,10 +166,14 @@ class RankingModule(L.LightningModule):
         self._start_ranking("predict")
 
     def predict_step(self, users: Tensor, batch_index: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (users (B,), top items (B, K), their scores (B, K)), K the largest cutoff; -1 where nothing is left."""
+        """Return (users (B,), top items (B, K), scores (B, K)), K the largest cutoff; item -1 where none is left."""
         depth = max(self.cutoffs)
         items = self._rankings["predict"].top_items(self.recommender, users, depth, self._catalogue)
         return users, items, self.recommender.score(users, items.clamp(min=0))
+
+    def metric(self, stage: str) -> RankingMetrics:
+        """Return the metric of "val" or "test"."""
+        return cast(RankingMetrics, self.metrics[stage])
 
     def _start_ranking(self, stage: str) -> None:
         self._rankings[stage].to(self.device)
@@ -177,11 +184,12 @@ class RankingModule(L.LightningModule):
         ranking = self._rankings[stage]
         top = ranking.top_items(self.recommender, users, max(self.cutoffs), self._catalogue)
         relevant = ranking.relevant
-        self.metrics[stage].update(users, top, relevant.contains(users, top), relevant.of(users))
+        self.metric(stage).update(users, top, relevant.contains(users, top), relevant.of(users))
 
     def _finish_ranking(self, stage: str) -> None:
-        metric = self.metrics[stage]
-        self.log_dict({f"{stage}/{name}": value for name, value in metric.compute().items()})
+        metric = self.metric(stage)
+        for name, value in metric.compute().items():
+            self.log(f"{stage}/{name}", value, prog_bar=name == "ndcg@10")
         metric.reset()
         self._catalogue = None
 
@@ -191,6 +199,8 @@ class RankingModule(L.LightningModule):
         """Make the file self-contained (see kdrec.models.checkpoint)."""
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items() if "/" in name}
         checkpoint["kdrec"] = files.describe(self.recommender, self.train_data) | {
+            "data": files.as_config(self._datamodule),
+            "evaluation": {"cutoffs": list(self.cutoffs), "num_candidates": self.num_candidates},
             "protocol": self.protocol,
             "metrics": metrics,
             "epochs": self.trainer.current_epoch + 1,
@@ -200,10 +210,18 @@ class RankingModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a file whose model or data are not those of this run."""
         section = checkpoint.get("kdrec", {})
-        ours = files.describe(self.recommender, self.train_data)
-        for key, what in (("class_path", "model"), ("init_args", "model arguments"), ("data_digest", "training data")):
+        ours = {"model": files.as_config(self.recommender), "data_digest": self.train_data.digest}
+        for key, what in (("model", "model"), ("data_digest", "training data")):
             if section.get(key) != ours[key]:
                 raise InputError(
-                    f"The checkpoint does not belong to this run: its {what} is {section.get(key)}, here it is "
-                    f"{ours[key]}; give the config and data that made it."
+                    f"The checkpoint does not belong to this run: its {what} is {_short(section.get(key))} and here it "
+                    f"is {_short(ours[key])}; give the config and data that made it."
                 )
+
+
+def _short(value: Any) -> str:
+    """Say a class with its arguments, or the head of a digest."""
+    if isinstance(value, dict):
+        arguments = ", ".join(f"{name}={argument}" for name, argument in value["init_args"].items())
+        return f"{value['class_path'].rpartition('.')[2]}({arguments})"
+    return str(value)[:12]
