@@ -22,7 +22,9 @@ from kdrec.cli import report, runs
 from kdrec.cli.messages import explain, is_first_rank, quieten, say
 from kdrec.cli.teachers import ensure_teacher
 from kdrec.data.base import InteractionDataModule
+from kdrec.distillation.base import Teacher
 from kdrec.errors import InputError
+from kdrec.evaluation.metrics import require_cutoffs
 from kdrec.models import checkpoint as files
 from kdrec.training.callbacks import TopItemsWriter
 from kdrec.training.distillation import DistillationModule
@@ -163,7 +165,7 @@ class KdrecCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Lay out the run: for a fit its folders, for the rest the model of the checkpoint."""
         config = self.config[self.requested]
-        if self.requested != "fit":
+        if self.checkpoint_path:
             config.model = None
             self.config = self.parser.parse_object({self.requested: self._section_config()}, self.config)
             self.config[self.requested].checkpoint.dirpath = str(self.checkpoint_path.parent)
@@ -177,6 +179,16 @@ class KdrecCLI(LightningCLI):
         config.checkpoint.dirpath = str(config.checkpoint.dirpath or folder)
         if is_first_rank():  # the other ranks are told where by ModelCheckpoint
             runs.require_writable(Path(config.checkpoint.dirpath))
+
+    def instantiate_classes(self) -> None:
+        """Build data module, model and trainer; what a constructor refuses is said in its own words."""
+        try:
+            super().instantiate_classes()
+        except (TypeError, ValueError) as error:
+            cause: BaseException | None = error
+            while cause and not isinstance(cause, InputError | MisconfigurationException):
+                cause = cause.__cause__ or cause.__context__
+            raise cause or InputError(explain(str(error), [])) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Add the logger and callbacks of the command."""
@@ -198,24 +210,37 @@ class KdrecCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs, callbacks=callbacks)
 
     def after_instantiate_classes(self) -> None:
-        """If the teacher is a config, turn it into its checkpoint."""
+        """If the teacher is a config, turn it into its checkpoint; what is wrong with the student is said before."""
         if not isinstance(self.model, DistillationModule) or self.requested != "fit":
             return
+        train = self.datamodule.split.train
+        require_cutoffs(self.model.cutoffs, train.num_items)
         path = Path(self.model.teacher_path)
         if path.suffix not in (".yaml", ".yml"):
-            files.read(path)
+            Teacher.load(path, train)
             return
         if not path.is_file():
-            raise InputError(f"There is no teacher config {path}; give a config file or a checkpoint.")
+            raise InputError(
+                f"There is no teacher config {path} (from the folder you are in); give it or a checkpoint."
+            )
         overrides = ["--data.init_args.root", str(self.datamodule.root)]
         try:
             config = self._parser("fit").parse_args(["--config", str(path), *overrides])
         except argparse.ArgumentError as error:
             keys = [action.dest for action in self._parser("fit")._actions]
             raise InputError(f"{path}: {explain(error.message, keys)}") from error
-        digest = runs.config_digest(self._plain(config))
-        train = self.datamodule.split.train
-        self.model.teacher_path = str(ensure_teacher(path, digest, train.digest, overrides))
+        plain = self._plain(config)
+        theirs, ours = ((part["class_path"], part["init_args"]["splitter"]) for part in (plain["data"], self._data))
+        if theirs != ours:
+            raise InputError(
+                f"The teacher {path} would learn from other data than the student: {theirs} and not {ours}; "
+                f"give both configs the same data and splitter."
+            )
+        self.model.teacher_path = str(ensure_teacher(path, runs.config_digest(plain), train.digest, overrides))
+
+    @property
+    def _data(self) -> dict[str, Any]:
+        return self._plain(self.config[self.requested])["data"]
 
     @property
     def name(self) -> str:

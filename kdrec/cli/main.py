@@ -49,7 +49,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: What follows ``kdrec`` on the command line; None takes it from there.
 
     Returns:
-        Exit code: 0 done, 2 bad input (one sentence on stderr says what, where and what to do), 130 interrupted.
+        Exit code: 0 done, 2 bad input (one sentence on stderr says what, where and what to do), 130 interrupted,
+        1 an error that kdrec did not foresee.
     """
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
@@ -72,6 +73,12 @@ def main(args: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         return _fail(str(error))
+    except Exception as error:
+        if debug:
+            raise
+        first = (str(error).strip().splitlines() or [""])[0]
+        print(f"kdrec: unexpected {type(error).__name__}: {first}\n(--debug shows the traceback)", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\nStopped before anything was trained.", file=sys.stderr)
         return 130

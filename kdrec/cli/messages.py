@@ -6,12 +6,13 @@ import inspect
 import logging
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterable
 
 _NOISE = re.compile(
-    r"^(Does not validate against|Subtypes?:|Errors:|Expected a <class 'NoneType'>|Given value|Subclass types expect|"
-    r"a class path \(str\)|a dict with|a dict without|Expected a path but)"
+    r"^(Does not validate against|Subtypes?:|Errors:|Expected a <class 'NoneType'>|Given value type|"
+    r"Subclass types expect|a class path \(str\)|a dict with|a dict without|Expected a path but)"
 )
 
 
@@ -26,7 +27,7 @@ def explain(message: str, keys: Iterable[str]) -> str:
         One sentence: the key, what is wrong with it, and the nearest right name if it is misspelt.
     """
     path: list[str] = []
-    class_path = ""
+    class_path = given = ""
     leaves: list[str] = []
     for line in message.splitlines():
         line = line.strip().removeprefix("- ")
@@ -36,29 +37,61 @@ def explain(message: str, keys: Iterable[str]) -> str:
         elif found := re.match(r"Problem with given class_path '([^']+)':", line):
             class_path = found[1]
             continue
+        elif found := re.match(r"Given value: (.*)", line):
+            given = given or found[1]
+            continue
         if line and not _NOISE.match(line):
             leaves.append(line)
     where = ".".join(path)
-    leaf = " ".join(leaves) or "is not valid"
+    leaf, _, got = (" ".join(leaves) or "is not valid").partition(" Got value: ")
+    return _misspelt(where, class_path, leaf, got, list(keys)) or _misplaced(where, class_path, leaf, got or given)
 
+
+def _misspelt(where: str, class_path: str, leaf: str, got: str, keys: list[str]) -> str | None:
+    """Name the option or class that was meant, if the complaint is that there is none such."""
     if found := re.search(r"Option '([^']+)' is not accepted", leaf):
-        if nested := re.search(r"Namespace\(class_path='([^']+)'", leaf):
+        if nested := re.search(r"Namespace\(class_path='([^']+)'", got):
             class_path = nested[1]
         owner = f"{class_path.rpartition('.')[2]} ({where})" if class_path else where
         return f"{owner} has no option {found[1]!r}; {_nearest(found[1], _parameters(class_path))}"
     if found := re.search(r"does not accept option '([^']+)'|unrecognized arguments: (?:--)?([\w.]+)", leaf):
         name = found[1] or found[2]
-        return f"There is no option {name!r}; {_nearest(name, keys)}"
+        head, heads = name.partition(".")[0], {key.partition(".")[0] for key in keys}
+        near = _nearest(name, keys) if head in heads else _nearest(head, heads)
+        return f"There is no option {name!r}; {near}"
+    if found := re.search(r"dot import path string: (\S+)", leaf):
+        return f"{where}: there is no class {found[1]!r}; {_nearest(found[1].rpartition('.')[2], _classes())}"
+    if found := re.search(r"(module '[^']+' has no attribute '[^']+'|No module named '[^']+')", leaf):
+        return f"{where}: {found[1]}; give the dotted path of what you mean."
+    return None
+
+
+def _misplaced(where: str, class_path: str, leaf: str, got: str) -> str:
+    """Say what stands where something else is needed."""
     if found := re.search(r"arguments? (?:is|are) required: (.*)", leaf):
         missing = ", ".join(name.partition(".")[2] if "." in name else name for name in found[1].split(", "))
         owner = f"{class_path.rpartition('.')[2]} needs" if class_path else "Missing:"
         return f"{owner} {missing}; give it in a --config file or as an option (see --help)."
-    if class_path and re.search(r"has no attribute|No module named|dot import path", leaf):
-        return f"{where}: there is no class {class_path!r} ({leaf.rstrip('.')}); check its class_path."
     if "Not a valid subclass" in leaf:
         return f"{where}: expected a class_path and, under init_args, its options, and found other keys beside them."
-    leaf = re.sub(r"Expected an? <class '(\w+)'>", r"expected \1", leaf)
+    if types := re.findall(r"Expected an? <class '(\w+)'>", leaf):
+        return f"{where}: found {got or 'something else'} where {' or '.join(types)} is needed."
+    if choices := re.search(r"Expected a typing.Literal\[([^\]]+)\]", leaf):
+        return f"{where}: found {got} where one of {choices[1]} is needed."
+    if got and len(got) < 80:
+        leaf = f"{leaf.rstrip('.')}, found {got}"
     return f"{where + ': ' if where else ''}{leaf.rstrip('.')}."
+
+
+def _classes() -> list[str]:
+    """Names of the classes that a config may mean."""
+    return [
+        name
+        for module in [*sys.modules.values()]
+        if module.__name__.startswith("kdrec.")
+        for name, thing in vars(module).items()
+        if inspect.isclass(thing) and thing.__module__.startswith("kdrec.") and not inspect.isabstract(thing)
+    ]
 
 
 def _parameters(class_path: str) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import pooch
+import requests
 
 from kdrec.errors import InputError
 
@@ -187,5 +188,11 @@ def _extract(archive: Path, members: Mapping[str, str], folder: Path) -> None:
 
 def _reason(error: object) -> str:
     """One line of an error, short enough for a sentence."""
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"the server answered {error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:200].rstrip(". ")

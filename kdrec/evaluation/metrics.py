@@ -53,6 +53,15 @@ def ranking_metrics(hits: Tensor, num_relevant: Tensor, cutoffs: Sequence[int]) 
     return result
 
 
+def require_cutoffs(cutoffs: Sequence[int], num_items: int) -> None:
+    """Raise InputError if there is no cutoff, or one that is below 1 or above the catalogue's size."""
+    if not cutoffs:
+        raise InputError("The list of cutoffs is empty; give the k of every metric@k, such as [10, 20].")
+    for k in cutoffs:
+        if not 1 <= k <= num_items:
+            raise InputError(f"The cutoff {k} does not fit a catalogue of {num_items} items; choose 1..{num_items}.")
+
+
 def tail_items(train: Interactions, share: float = 0.2) -> Tensor:
     """Mark the least popular items that together hold at most ``share`` of the interactions: (num_items,) bool.
 
@@ -82,7 +91,7 @@ class RankingMetrics(Metric):
         tail_share: The least popular items that hold this share of the interactions are the tail.
 
     Raises:
-        InputError: If a cutoff is below 1 or above the catalogue's size.
+        InputError: If the cutoffs do not fit the catalogue.
     """
 
     full_state_update = False
@@ -93,11 +102,7 @@ class RankingMetrics(Metric):
 
     def __init__(self, train: Interactions, cutoffs: Sequence[int] = (5, 10, 20, 50), tail_share: float = 0.2) -> None:
         super().__init__()
-        for k in cutoffs:
-            if not 1 <= k <= train.num_items:
-                raise InputError(
-                    f"The cutoff {k} does not fit a catalogue of {train.num_items} items; choose 1..{train.num_items}."
-                )
+        require_cutoffs(cutoffs, train.num_items)
         self.cutoffs = sorted(set(cutoffs))
         self._tail = tail_items(train, tail_share)
         parts = ("recall_head", "recall_tail")
