@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning as L
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -74,6 +75,7 @@ class KdrecCLI(LightningCLI):
         self.requested = args[0]
         self.checkpoint_path: Path | None = None
         self.content: dict[str, Any] = {}
+        self.repeatable = Namespace()
         if self.requested != "fit" and not {"-h", "--help"} & set(args):
             args = self._add_checkpoint(list(args))
         super().__init__(
@@ -176,6 +178,8 @@ class KdrecCLI(LightningCLI):
             files.read(config.ckpt_path)
             say(f"Going on from {config.ckpt_path}")
         folder = Path(config.ckpt_path).parent if config.ckpt_path else runs.new_folder(self.name)
+        self.repeatable = config.clone()  # what config.yaml shall say: a run of its own, not this folder again
+        self.repeatable["name"], self.repeatable["ckpt_path"] = self.name, None
         config.checkpoint.dirpath = str(config.checkpoint.dirpath or folder)
         if is_first_rank():  # the other ranks are told where by ModelCheckpoint
             runs.require_writable(Path(config.checkpoint.dirpath))
@@ -201,7 +205,7 @@ class KdrecCLI(LightningCLI):
                 kwargs["logger"] = TensorBoardLogger(
                     str(runs.LOGS), name=self.name, version=folder.name, default_hp_metric=False
                 )
-            callbacks.append(_RunConfig(self._parser("fit"), config, folder))
+            callbacks.append(_RunConfig(self._parser("fit"), self.repeatable, folder))
         else:
             kwargs["logger"] = False
         if self.requested == "predict":
@@ -297,9 +301,9 @@ class KdrecCLI(LightningCLI):
         last = runs.shown(f"{self.trainer.checkpoint_callback.dirpath}/last.ckpt")  # type: ignore[union-attr]
         if not last.is_file():
             return "Stopped before the first epoch was finished; nothing was kept."
-        configs = " ".join(f"--config {file}" for file in self.config.fit.config or [])
         return (
-            f"Stopped. The last finished epoch is kept in {last}; go on with:\n  kdrec fit {configs} --ckpt_path {last}"
+            f"Stopped. The last finished epoch is kept in {last}; go on with:\n"
+            f"  kdrec fit --config {last.parent / 'config.yaml'} --ckpt_path {last}"
         )
 
 

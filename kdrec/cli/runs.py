@@ -31,16 +31,19 @@ def new_folder(name: str) -> Path:
 
 
 def require_writable(folder: Path) -> None:
-    """Make a folder, before anything is spent on what shall go there.
+    """Try to make a folder and to write there, before anything is spent on what shall go there; leave no trace.
 
     Raises:
         InputError: If it cannot be made or written.
     """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".probe-{os.getpid()}"
         probe.touch()
         probe.unlink()
+        for path in missing:
+            path.rmdir()
     except OSError as error:
         raise InputError(
             f"Checkpoints cannot be written to {folder} ({error.strerror}); name another folder with "

@@ -33,6 +33,7 @@ def ensure_teacher(config: Path, config_sha256: str, data_digest: str, overrides
     Side effects: May train for minutes, and writes a run folder under ``checkpoints``.
     """
     runs.require_writable(runs.CHECKPOINTS)
+    runs.CHECKPOINTS.mkdir(parents=True, exist_ok=True)
     with FileLock(runs.CHECKPOINTS / f".teacher-{config_sha256[:16]}.lock"):
         if found := runs.finished_run(config_sha256, data_digest):
             say(f"Teacher: {config} was trained already with this config and data: {found}")
