@@ -1,6 +1,7 @@
 """LightningCLI, taught three things: a config can be a teacher, a checkpoint needs no config, a run ends in a table."""
 
 import argparse
+import contextlib
 import importlib
 import json
 import pkgutil
@@ -141,7 +142,7 @@ class KdrecCLI(LightningCLI):
         known.add_argument("-c", "--config")
         known.add_argument("--name")
         given = known.parse_known_args(args[1:])[0]
-        name = given.name or (Path(given.config).stem if given.config else None)
+        name = given.name or (_run_name(Path(given.config)) if given.config else None)
         self.checkpoint_path = Path(given.ckpt_path) if given.ckpt_path else runs.newest_checkpoint(name)
         self.content = files.read(self.checkpoint_path)
         if not given.ckpt_path:
@@ -150,6 +151,7 @@ class KdrecCLI(LightningCLI):
         if given.config:
             return args
         parts = self._section_config() | {"data": self.content["kdrec"]["data"]}
+        files.require_known_classes(parts)
         return [args[0], *(text for key, part in parts.items() for text in (f"--{key}", json.dumps(part))), *args[1:]]
 
     def _section_config(self) -> dict[str, Any]:
@@ -168,6 +170,7 @@ class KdrecCLI(LightningCLI):
         """Lay out the run: for a fit its folders, for the rest the model of the checkpoint."""
         config = self.config[self.requested]
         if self.checkpoint_path:
+            files.require_known_classes(self._section_config())
             config.model = None
             self.config = self.parser.parse_object({self.requested: self._section_config()}, self.config)
             self.config[self.requested].checkpoint.dirpath = str(self.checkpoint_path.parent)
@@ -255,7 +258,7 @@ class KdrecCLI(LightningCLI):
         if self.checkpoint_path:
             return self.checkpoint_path.resolve().parent.parent.name
         if config.config:
-            return Path(str(config.config[-1])).stem
+            return _run_name(Path(str(config.config[-1])))
         return config.model.class_path.rpartition(".")[2]
 
     def _plain(self, config: Any) -> dict[str, Any]:
@@ -305,6 +308,14 @@ class KdrecCLI(LightningCLI):
             f"Stopped. The last finished epoch is kept in {last}; go on with:\n"
             f"  kdrec fit --config {last.parent / 'config.yaml'} --ckpt_path {last}"
         )
+
+
+def _run_name(config: Path) -> str:
+    """Return the run's name that a config states, or the file's name; a fault in it is found when it is parsed."""
+    with contextlib.suppress(OSError, yaml.YAMLError, AttributeError):
+        if name := yaml.safe_load(config.read_text()).get("name"):
+            return str(name)
+    return config.stem
 
 
 class _RunConfig(SaveConfigCallback):

@@ -1,5 +1,6 @@
 """Rank the whole catalogue for a stream of users, with what they have seen hidden."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -70,6 +71,12 @@ class CatalogueRanking:
         if num_candidates is not None and not 1 <= num_candidates <= held_out.num_items:
             raise InputError(
                 f"num_candidates is {num_candidates}; it must lie between 1 and the catalogue's {held_out.num_items}."
+            )
+        if num_candidates is not None:
+            warnings.warn(
+                f"Ranking among {num_candidates} sampled items can order models wrongly; leave num_candidates out to "
+                f"rank the full catalogue.",
+                stacklevel=2,
             )
         self.relevant = PairIndex(held_out)
         self.hidden = PairIndex(*seen)

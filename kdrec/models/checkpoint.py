@@ -23,6 +23,7 @@ from kdrec.errors import InputError
 from kdrec.models.base import Recommender
 
 FORMAT = 1
+_NEEDED = ("model", "data", "evaluation", "num_users", "num_items", "data_digest", "protocol", "metrics", "epochs")
 PREFIX = "recommender."
 """Under this prefix the model's weights stand in the file's ``state_dict``."""
 
@@ -38,15 +39,16 @@ def as_config(thing: object) -> dict[str, Any]:
         >>> as_config(BPR(embedding_dim=8))
         {'class_path': 'kdrec.models.bpr.BPR', 'init_args': {'embedding_dim': 8, 'init_std': 0.01}}
     """
-    names = [name for name in inspect.signature(type(thing).__init__).parameters if name != "self"]
-    arguments = (
-        {name: _plain(getattr(thing, name)) for name in names} if type(thing).__init__ is not object.__init__ else {}
-    )
+    named = [p.name for p in inspect.signature(type(thing)).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    arguments = {name: _plain(getattr(thing, name)) for name in named}
     return {"class_path": f"{type(thing).__module__}.{type(thing).__qualname__}", "init_args": arguments}
 
 
 def describe(recommender: Recommender, train: Interactions) -> dict[str, Any]:
-    """Return what a checkpoint must say of a model and of the data it was made from, in plain values and tensors."""
+    """Return what a checkpoint says of a model and the data it learned from, in plain values and tensors.
+
+    The training module adds how it was trained: data module, evaluation, protocol, metrics, epochs, seed.
+    """
     offsets, items = train.csr
     return {
         "format": FORMAT,
@@ -96,6 +98,8 @@ def read(path: str | Path) -> dict[str, Any]:
         raise InputError(
             f"{path} has format {section.get('format')} where this kdrec reads {FORMAT}; use the version that wrote it."
         )
+    if missing := [key for key in _NEEDED if key not in section]:
+        raise InputError(f"{path} is incomplete: it does not say {', '.join(missing)}; make it again with `kdrec fit`.")
     return content
 
 
@@ -111,6 +115,7 @@ def restore(path: str | Path, content: dict[str, Any] | None = None) -> Recommen
     """
     content = read(path) if content is None else content
     section = content["kdrec"]
+    require_known_classes(section.get("model"))
     try:
         recommender = _resolve(section["model"]["class_path"])(**section["model"]["init_args"])
         recommender.build(int(section["num_users"]), int(section["num_items"]))
@@ -142,16 +147,33 @@ def _plain(value: Any) -> Any:
     return as_config(value)
 
 
+def require_known_classes(config: Any) -> None:
+    """Refuse a part of a checkpoint that names a class from outside kdrec and outside what is imported already.
+
+    Importing a module runs its code, and a file's author may write any module's name.
+
+    Args:
+        config: Nested dicts as `as_config` makes them.
+
+    Raises:
+        InputError: If such a class is named.
+    """
+    if not isinstance(config, dict):
+        return
+    if "class_path" in config:
+        module = str(config["class_path"]).rpartition(".")[0]
+        if module.partition(".")[0] != "kdrec" and module not in sys.modules:
+            raise InputError(
+                f"The checkpoint names the class {config['class_path']}, which kdrec does not import on a file's word; "
+                f"if you trust it, give the --config that made the checkpoint, or import {module} first."
+            )
+    for part in config.values():
+        require_known_classes(part)
+
+
 def _resolve(class_path: str) -> type[Recommender]:
-    """Find the class of a checkpoint, without importing anything that the file's author may choose freely."""
-    module_name, _, name = class_path.rpartition(".")
-    if module_name.split(".")[0] == "kdrec":
-        module = importlib.import_module(module_name)
-    elif module_name in sys.modules:
-        module = sys.modules[module_name]
-    else:
-        raise ImportError(f"its class is {class_path}; import {module_name} first if you trust it")
-    found = getattr(module, name)
+    module, _, name = class_path.rpartition(".")
+    found = getattr(importlib.import_module(module), name)
     if not (isinstance(found, type) and issubclass(found, Recommender)):
         raise TypeError(f"{class_path} is not a Recommender")
     return found

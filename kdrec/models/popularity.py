@@ -27,7 +27,7 @@ class Popularity(DotProductRecommender):
 
     def user_vectors(self, users: Tensor) -> Tensor:
         """As `Recommender.user_vectors`; d = 1."""
-        return torch.ones(len(users), 1, device=users.device)
+        return self.counts.new_ones(len(users), 1)
 
     def item_vectors(self, items: Tensor) -> Tensor:
         """As `Recommender.item_vectors`; d = 1."""

@@ -54,6 +54,7 @@ class RankingModule(L.LightningModule):
         self._catalogue: Tensor | None = None
         self._sums: dict[str, Tensor] = {}
         self._num_pairs = 0
+        self._learning_rate = 0.0
 
     # Building
 
@@ -118,8 +119,9 @@ class RankingModule(L.LightningModule):
         return torch.stack(list(terms.values())).sum() * self.trainer.world_size
 
     def on_train_epoch_start(self) -> None:
-        """Start the sums anew."""
+        """Start the sums anew, and note the learning rate before the schedule moves it."""
         self._sums, self._num_pairs = {}, 0
+        self._learning_rate = self.trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean of each term per training pair, and the learning rate."""
@@ -131,7 +133,7 @@ class RankingModule(L.LightningModule):
         means = dict(zip(names, (totals[:-1] / totals[-1]).tolist(), strict=True))
         self.log("train/loss", sum(means.values()), prog_bar=True)
         self.log_dict({f"train/{name}": value for name, value in means.items()})
-        self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.log("train/learning_rate", self._learning_rate)
 
     # Evaluation
 
@@ -203,7 +205,7 @@ class RankingModule(L.LightningModule):
             "evaluation": {"cutoffs": list(self.cutoffs), "num_candidates": self.num_candidates},
             "protocol": self.protocol,
             "metrics": metrics,
-            "epochs": self.trainer.current_epoch + 1,
+            "epochs": self.trainer.fit_loop.epoch_progress.current.processed,
             "seed": int(os.environ.get("PL_GLOBAL_SEED", 0)),
         }
 

@@ -1,0 +1,180 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from kdrec.data.interactions import Interactions
+from kdrec.data.splits import LeaveOneOut, RandomRatio, Split, Splitter
+from kdrec.errors import InputError
+
+SPLITTERS = [LeaveOneOut("time"), LeaveOneOut("random", seed=3), RandomRatio(0.1, 0.2, seed=3, min_interactions=5)]
+
+
+def log(counts: list[int]) -> Interactions:
+    """Return users with the given numbers of pairs, items 0, 1, 2, ... at times 0, 1, 2, ..."""
+    users = np.repeat(np.arange(len(counts)), counts)
+    items = np.concatenate([np.arange(count) for count in counts])
+    return Interactions.from_frame(pd.DataFrame({"user": users, "item": items, "timestamp": items}))
+
+
+def pairs(part: Interactions) -> set[tuple[str, str]]:
+    """Return raw ids, so that different vocabularies can be compared."""
+    return {(str(part.user_ids[u]), str(part.item_ids[i])) for u, i in zip(part.users, part.items, strict=True)}
+
+
+def all_pairs(split: Split) -> list[set[tuple[str, str]]]:
+    return [pairs(part) for part in (split.train, split.valid, split.test)]
+
+
+@pytest.mark.parametrize("splitter", SPLITTERS, ids=lambda splitter: splitter.name)
+def test_disjoint_and_complete(splitter: Splitter, interactions: Interactions) -> None:
+    split = splitter(interactions)
+    train, valid, test = all_pairs(split)
+    assert train | valid | test == pairs(interactions)
+    assert len(train) + len(valid) + len(test) == len(interactions) == len(pairs(interactions))
+    for part in (split.train, split.valid, split.test):
+        assert part.user_ids is split.train.user_ids
+        assert part.item_titles is split.train.item_titles
+        assert part.item_features is split.train.item_features
+    assert split.train.user_counts.min() >= 1
+
+
+@pytest.mark.parametrize("splitter", SPLITTERS, ids=lambda splitter: splitter.name)
+def test_twice_the_same(splitter: Splitter, interactions: Interactions) -> None:
+    assert all_pairs(splitter(interactions)) == all_pairs(splitter(interactions))
+
+
+@pytest.mark.parametrize("splitter", SPLITTERS, ids=lambda splitter: splitter.name)
+def test_row_order_does_not_matter(splitter: Splitter, interactions: Interactions) -> None:
+    """Two sources of one data set may list its rows differently, and their splits carry one name."""
+    shuffled = interactions.subset(np.random.default_rng(1).permutation(len(interactions)))
+    assert all_pairs(splitter(shuffled)) == all_pairs(splitter(interactions))
+
+
+@pytest.mark.parametrize("order", ["time", "random"])
+def test_leave_one_out_takes_one_of_each(order: str, interactions: Interactions) -> None:
+    split = LeaveOneOut(order)(interactions)  # type: ignore[arg-type]
+    assert split.valid.user_counts.tolist() == [1] * 30
+    assert split.test.user_counts.tolist() == [1] * 30
+    assert split.train.user_counts.tolist() == (interactions.user_counts - 2).tolist()
+
+
+def test_last_by_time() -> None:
+    frame = pd.DataFrame(
+        [
+            ("u", "a", 5), ("u", "b", 9), ("u", "c", 9), ("u", "d", 1),  # last c (ties by item: b before c), then b
+            ("v", "d", 4), ("v", "c", 4), ("v", "b", 4), ("v", "a", 4),  # all tied: last d, then c
+            ("w", "a", 30), ("w", "b", 20), ("w", "c", 10),  # last a, then b
+        ],
+        columns=["user", "item", "timestamp"],
+    )  # fmt: skip
+    for seed in range(5):
+        train, valid, test = all_pairs(
+            LeaveOneOut("time")(Interactions.from_frame(frame.sample(frac=1, random_state=seed)))
+        )
+        assert test == {("u", "c"), ("v", "d"), ("w", "a")}
+        assert valid == {("u", "b"), ("v", "c"), ("w", "b")}
+        assert train == {("u", "a"), ("u", "d"), ("v", "a"), ("v", "b"), ("w", "c")}
+
+
+def test_ties_go_by_number() -> None:
+    """Item 10 comes after item 9, though not as text."""
+    frame = pd.DataFrame({"user": 1, "item": [10, 9, 2], "timestamp": 7})
+    split = LeaveOneOut("time")(Interactions.from_frame(frame))
+    assert all_pairs(split) == [{("1", "2")}, {("1", "9")}, {("1", "10")}]
+
+
+def test_times_against_sorting(interactions: Interactions) -> None:
+    split = LeaveOneOut("time")(interactions)
+    assert interactions.timestamps is not None
+    for user in range(interactions.num_users):
+        rows = np.flatnonzero(interactions.users == user)
+        history = sorted((interactions.timestamps[row], interactions.items[row]) for row in rows)
+        assert split.test.items[split.test.users == user].tolist() == [history[-1][1]]
+        assert split.valid.items[split.valid.users == user].tolist() == [history[-2][1]]
+
+
+def test_random_is_seeded(interactions: Interactions) -> None:
+    one, other = (all_pairs(LeaveOneOut("random", seed=seed)(interactions)) for seed in (0, 1))
+    assert one != other
+
+
+def test_random_draws_evenly() -> None:
+    """One of 5 items is held out with probability 1/5: of 2,000 users 400, with a deviation of 18."""
+    split = LeaveOneOut("random")(log([5] * 2000))
+    for part in (split.valid, split.test):
+        assert np.abs(part.item_counts - 400).max() < 5 * 18
+
+
+def test_short_users_are_left_out() -> None:
+    split = LeaveOneOut("time", min_interactions=4)(log([3, 4, 6]))
+    assert split.train.user_ids.tolist() == ["1", "2"]
+    assert split.train.user_counts.tolist() == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("valid", "test", "expected"),
+    [
+        # round(.1 * 10) = 1; round(.1 * 14) = 1; round(.1 * 16) = 2; round(.1 * 40) = 4
+        (0.1, 0.1, [(8, 1, 1), (12, 1, 1), (12, 2, 2), (32, 4, 4)]),
+        # .2 * 10, 14, 16, 40 = 2, 2.8, 3.2, 8 and .3 * = 3, 4.2, 4.8, 12
+        (0.2, 0.3, [(5, 2, 3), (7, 3, 4), (8, 3, 5), (20, 8, 12)]),
+        # .01 * 40 = .4, but at least one
+        (0.01, 0.01, [(8, 1, 1), (12, 1, 1), (14, 1, 1), (38, 1, 1)]),
+    ],
+)
+def test_ratio_counts(valid: float, test: float, expected: list[tuple[int, int, int]]) -> None:
+    split = RandomRatio(valid, test)(log([10, 14, 16, 40]))
+    counts = (split.train.user_counts, split.valid.user_counts, split.test.user_counts)
+    assert list(zip(*(count.tolist() for count in counts), strict=True)) == expected
+
+
+def test_ratio_is_random_and_seeded(interactions: Interactions) -> None:
+    splits = [all_pairs(RandomRatio(seed=seed, min_interactions=5)(interactions)) for seed in (0, 1)]
+    assert splits[0] != splits[1]
+    counts = RandomRatio(0.2, 0.2)(log([10] * 1000)).test.item_counts  # 200 each, with a deviation of 13
+    assert np.abs(counts - 200).max() < 5 * 13
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 6, 7])
+@pytest.mark.parametrize("share", [0.3, 0.4, 0.49])
+def test_ratio_leaves_something_to_train_on(count: int, share: float) -> None:
+    split = RandomRatio(share, share, min_interactions=3)(log([count]))
+    assert min(len(split.train), len(split.valid), len(split.test)) >= 1
+
+
+def test_names() -> None:
+    """They are in every table and checkpoint: to change one is to change a protocol."""
+    assert LeaveOneOut().name == "leave-one-out-time-min3"
+    assert LeaveOneOut("time", seed=5).name == "leave-one-out-time-min3"  # chance has no part in it
+    assert LeaveOneOut("random", seed=5, min_interactions=4).name == "leave-one-out-random-seed5-min4"
+    assert RandomRatio().name == "random-0.1-0.1-seed0-min10"
+    assert RandomRatio(0.25, 0.05, seed=2, min_interactions=5).name == "random-0.25-0.05-seed2-min5"
+
+
+def test_time_needs_times() -> None:
+    timeless = Interactions.from_frame(pd.DataFrame({"user": [1, 1, 1], "item": [1, 2, 3]}))
+    with pytest.raises(InputError, match="needs timestamps and this data has none; use order: random"):
+        LeaveOneOut("time")(timeless)
+    assert len(LeaveOneOut("random")(timeless).train) == 1
+
+
+def test_unknown_order() -> None:
+    with pytest.raises(InputError, match="order"):
+        LeaveOneOut("tiem")  # type: ignore[arg-type]
+
+
+def test_too_few_to_cut() -> None:
+    with pytest.raises(InputError, match="min_interactions is 2; it takes 3"):
+        LeaveOneOut(min_interactions=2)
+    with pytest.raises(InputError, match="min_interactions is 2; it takes 3"):
+        RandomRatio(min_interactions=2)
+    with pytest.raises(InputError, match="No user has 10 interactions"):
+        RandomRatio()(log([3, 4]))
+
+
+@pytest.mark.parametrize(
+    ("valid", "test"), [(0.5, 0.5), (0, 0.1), (0.1, 0), (-0.1, 0.1), (0.1, 1.0), (float("nan"), 0.1)]
+)
+def test_bad_shares(valid: float, test: float) -> None:
+    with pytest.raises(InputError, match="must be positive and leave something to train on"):
+        RandomRatio(valid, test)

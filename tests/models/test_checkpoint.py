@@ -1,0 +1,408 @@
+import hashlib
+import json
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kdrec.data.interactions import Interactions
+from kdrec.data.splits import LeaveOneOut, RandomRatio, Split
+from kdrec.errors import InputError
+from kdrec.models import checkpoint
+from kdrec.models.base import Recommender
+from kdrec.models.bpr import BPR
+from kdrec.models.checkpoint import as_config, describe, digest, read, require_known_classes, restore
+from kdrec.models.ncf import NCF
+from kdrec.models.popularity import Popularity
+from tests.generated import GeneratedDataModule
+
+MODELS = [BPR(embedding_dim=6), NCF(embedding_dim=8, num_layers=2, dropout=0.3), Popularity()]
+
+
+class Doubled(BPR):
+    """An architecture from outside kdrec, in a module that is imported already."""
+
+
+def content_of(model: Recommender, train: Interactions) -> dict[str, Any]:
+    """Return what the training module saves."""
+    return {
+        "state_dict": {checkpoint.PREFIX + name: value for name, value in model.state_dict().items()},
+        "kdrec": describe(model, train)
+        | {
+            "data": as_config(GeneratedDataModule()),
+            "evaluation": {"cutoffs": [5, 10], "num_candidates": None},
+            "protocol": "generated/leave-one-out-time-min3, full ranking",
+            "metrics": {"val/recall@5": 0.25},
+            "epochs": 3,
+            "seed": 0,
+        },
+    }
+
+
+@pytest.fixture
+def content(split: Split) -> dict[str, Any]:
+    torch.manual_seed(0)
+    model = BPR(embedding_dim=6)
+    model.bind(split.train)
+    return content_of(model, split.train)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "model.ckpt"
+
+
+# Configurations
+
+
+def rebuilt(config: dict[str, Any]) -> object:
+    """Make an object from its configuration, as jsonargparse does."""
+    module, _, name = config["class_path"].rpartition(".")
+    arguments = {
+        key: rebuilt(value) if isinstance(value, dict) and "class_path" in value else value
+        for key, value in config["init_args"].items()
+    }
+    return getattr(sys.modules[module], name)(**arguments)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
+def test_model_config_round_trip(model: Recommender) -> None:
+    config = as_config(model)
+    copy = rebuilt(config)
+    assert type(copy) is type(model)
+    assert as_config(copy) == config
+    assert json.loads(json.dumps(config)) == config
+
+
+def test_model_config() -> None:
+    assert as_config(NCF(embedding_dim=8, num_layers=3, dropout=0.25)) == {
+        "class_path": "kdrec.models.ncf.NCF",
+        "init_args": {"embedding_dim": 8, "num_layers": 3, "dropout": 0.25, "min_width": 1, "init_std": 0.1},
+    }
+    assert as_config(Popularity()) == {"class_path": "kdrec.models.popularity.Popularity", "init_args": {}}
+
+
+def test_data_config_round_trip() -> None:
+    data = GeneratedDataModule(num_users=9, splitter=LeaveOneOut("random", seed=4), batch_size=32, root="some/where")
+    config = as_config(data)
+    assert config["init_args"]["root"] == "some/where"
+    assert config["init_args"]["splitter"] == {
+        "class_path": "kdrec.data.splits.LeaveOneOut",
+        "init_args": {"order": "random", "seed": 4, "min_interactions": 3},
+    }
+    copy = rebuilt(config)
+    assert isinstance(copy, GeneratedDataModule)
+    assert as_config(copy) == config
+    assert copy.protocol == data.protocol
+    assert copy.split.train.digest == data.split.train.digest
+
+
+def test_nested_lists_and_paths() -> None:
+    class Both:
+        def __init__(self, parts: list, folder: Path) -> None:
+            self.parts = parts
+            self.folder = folder
+
+    config = as_config(Both([RandomRatio(), (1, "a", None)], Path("a/b")))
+    assert config["init_args"] == {"parts": [as_config(RandomRatio()), [1, "a", None]], "folder": "a/b"}
+
+
+def test_class_without_arguments() -> None:
+    class Plain:
+        pass
+
+    assert as_config(Plain())["init_args"] == {}
+
+
+# Round trips
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
+def test_same_scores_after_restore(model: Recommender, split: Split, path: Path) -> None:
+    torch.manual_seed(0)
+    model.bind(split.train)
+    torch.save(content_of(model, split.train), path)
+    copy = restore(path)
+    assert type(copy) is type(model)
+    assert not copy.training
+    users = torch.arange(30)
+    ours, theirs = model.eval().score_all(users), copy.score_all(users)
+    assert ours.std() > 0
+    assert torch.equal(ours, theirs)
+    assert torch.equal(ours.topk(10).indices, theirs.topk(10).indices)
+    assert as_config(copy) == as_config(model)
+
+
+def test_restore_from_what_was_read(content: dict[str, Any], path: Path) -> None:
+    torch.save(content, path)
+    loaded = read(path)
+    path.unlink()
+    copy = restore(path, loaded)
+    assert torch.equal(copy.state_dict()["users.weight"], content["state_dict"]["recommender.users.weight"])
+
+
+def test_other_parts_of_the_file_are_left_alone(content: dict[str, Any], path: Path) -> None:
+    """Throw-away parts of a distiller are in the file beside the model's weights."""
+    content["state_dict"]["distiller.projector.weight"] = torch.ones(3)
+    content["optimizer_states"] = [{"state": {}}]
+    torch.save(content, path)
+    assert set(restore(path).state_dict()) == {"users.weight", "items.weight"}
+
+
+def test_class_that_is_imported_already(split: Split, path: Path) -> None:
+    model = Doubled(embedding_dim=2)
+    model.bind(split.train)
+    torch.save(content_of(model, split.train), path)
+    assert type(restore(path)) is Doubled
+
+
+def test_description(split: Split, content: dict[str, Any], path: Path) -> None:
+    torch.save(content, path)
+    section, train = read(path)["kdrec"], split.train
+    assert section["format"] == checkpoint.FORMAT
+    assert (section["num_users"], section["num_items"]) == (30, 40)
+    assert section["user_ids"] == [str(user + 101) for user in range(30)]
+    assert section["item_ids"] == [str(item + 501) for item in range(40)]
+    assert section["item_titles"][3] == "Film 3 (1953)"
+    assert section["data_digest"] == train.digest
+    assert set(section["versions"]) == {"kdrec", "torch", "lightning", "numpy", "python"}
+    offsets, items = section["seen"]["offsets"], section["seen"]["items"]
+    for user in range(30):
+        seen = items[offsets[user] : offsets[user + 1]].tolist()
+        assert seen == sorted(train.items[train.users == user].tolist())
+
+
+def test_description_without_titles() -> None:
+    train = Interactions(np.array([0]), np.array([1]), np.array(["a"]), np.array(["x", "y"]))
+    model = BPR(2)
+    model.bind(train)
+    assert describe(model, train)["item_titles"] is None
+
+
+def test_description_is_a_copy(split: Split) -> None:
+    model = BPR(2)
+    model.bind(split.train)
+    describe(model, split.train)["seen"]["items"].zero_()
+    assert split.train.csr[1].any()
+
+
+def test_digest(path: Path) -> None:
+    path.write_bytes(b"content")
+    assert digest(path) == hashlib.sha256(b"content").hexdigest()
+
+
+# Files that are none
+
+
+def refused(path: Path, message: str) -> None:
+    for reader in (read, restore):
+        with pytest.raises(InputError, match=message) as caught:
+            reader(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_missing_file(path: Path) -> None:
+    refused(path, "There is no checkpoint .*model.ckpt; `kdrec fit` makes one")
+
+
+def test_folder(tmp_path: Path) -> None:
+    refused(tmp_path, "There is no checkpoint")
+
+
+def test_cut_off(content: dict[str, Any], path: Path) -> None:
+    torch.save(content, path)
+    whole = path.read_bytes()
+    for length in np.random.default_rng(0).integers(1, len(whole), 10):
+        path.write_bytes(whole[:length])
+        refused(path, "make it again with `kdrec fit`")
+    path.write_bytes(whole)
+    read(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"Not a checkpoint.\n" * 50, b"\x80", b"\x80\x02.", b"PK\x03\x04" + bytes(200), bytes(1000)],
+    ids=["empty", "text", "pickle start", "pickle of nothing", "zip start", "zeros"],
+)
+def test_foreign_bytes(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
+    refused(path, "make it again with `kdrec fit`")
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {"state_dict": {"weight": torch.ones(2)}},
+        {"kdrec": {"format": 1}},
+        {"kdrec": "yes", "state_dict": {}},
+        {"kdrec": {"format": 1}, "state_dict": [1]},
+        [1, 2, 3],
+        torch.ones(3),
+        "text",
+        None,
+    ],
+    ids=["other program", "no weights", "section is text", "weights are a list", "list", "tensor", "text", "nothing"],
+)
+def test_foreign_torch_file(foreign: object, path: Path) -> None:
+    torch.save(foreign, path)
+    refused(path, "was not written by kdrec")
+
+
+@pytest.mark.parametrize("number", [0, 2, "1", None])
+def test_other_format(content: dict[str, Any], path: Path, number: object) -> None:
+    content["kdrec"]["format"] = number
+    torch.save(content, path)
+    refused(path, f"has format {number} where this kdrec reads 1")
+
+
+# Files that are evil
+
+
+class Evil:
+    """Leaves a file behind if it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.trace,)
+
+
+@pytest.mark.parametrize("kind", ["raw pickle", "torch file", "torch file of old"])
+def test_nothing_in_a_file_is_run(content: dict[str, Any], path: Path, tmp_path: Path, kind: str) -> None:
+    trace = tmp_path / "trace"
+    content["kdrec"]["seed"] = Evil(trace)
+    if kind == "raw pickle":
+        path.write_bytes(pickle.dumps({"kdrec": {"format": 1}, "state_dict": {}, "evil": Evil(trace)}))
+        pickle.loads(path.read_bytes())
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=kind == "torch file")
+        torch.load(path, weights_only=False)
+    assert trace.exists()  # the attack works on who is careless
+    trace.unlink()
+    refused(path, "nothing in it was run|cannot be read as a checkpoint")
+    assert not trace.exists()
+
+
+@pytest.fixture
+def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a module on the path that leaves a file behind if it is imported; return that file."""
+    trace = tmp_path / "trace"
+    (tmp_path / "kdrec_trap.py").write_text(f"open({str(trace)!r}, 'w').close()\nclass Model: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    return trace
+
+
+def test_class_from_elsewhere(content: dict[str, Any], path: Path, trap: Path) -> None:
+    content["kdrec"]["model"] = {"class_path": "kdrec_trap.Model", "init_args": {}}
+    torch.save(content, path)
+    with pytest.raises(InputError, match=r"kdrec_trap\.Model"):
+        restore(path)
+    assert not trap.exists()
+    assert "kdrec_trap" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        {"splitter": {"class_path": "kdrec_trap.Model"}},
+        {"parts": [1, {"class_path": "kdrec_trap.Model"}]},
+        {"parts": [{"deeper": [[{"class_path": "kdrec_trap.Model"}]]}]},
+    ],
+    ids=["nested", "in a list", "in lists"],
+)
+def test_class_from_elsewhere_below(hidden: dict[str, Any], trap: Path) -> None:
+    config = {"data": {"class_path": "kdrec.data.movielens.MovieLens100K", "init_args": hidden}}
+    with pytest.raises(InputError, match=r"kdrec_trap\.Model"):
+        require_known_classes(config)
+    assert not trap.exists()
+
+
+def test_known_classes_pass() -> None:
+    require_known_classes({"data": as_config(GeneratedDataModule()), "model": as_config(BPR())})
+    require_known_classes(None)
+
+
+@pytest.mark.parametrize(
+    "class_path",
+    [
+        "kdrec.models.bpr.Nothing", "kdrec.models.nothing.BPR", "kdrec.data.splits.LeaveOneOut", "kdrec.models.bpr.nn",
+        "kdrec.models.base.Recommender", "kdrec.models.checkpoint.read", "subprocess.Popen", "builtins.eval",
+        "BPR", "kdrec", "", ".", 5, None,
+    ],
+)  # fmt: skip
+def test_class_that_is_no_recommender(content: dict[str, Any], path: Path, class_path: object) -> None:
+    content["kdrec"]["model"]["class_path"] = class_path
+    torch.save(content, path)
+    with pytest.raises(InputError):
+        restore(path)
+
+
+# Files whose parts do not fit
+
+
+def test_missing_weights(content: dict[str, Any], path: Path) -> None:
+    del content["state_dict"]["recommender.items.weight"]
+    torch.save(content, path)
+    with pytest.raises(InputError, match=r"cannot be rebuilt: .*items\.weight.*use the kdrec version that wrote it"):
+        restore(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_items": 41},
+        {"num_items": "many"},
+        {"num_users": None},
+        {"num_users": -1},
+        {"num_users": float("inf")},
+        {"num_users": float("nan")},
+        {"num_users": 10**15},
+        {"model": None},
+        {"model": {}},
+        {"model": "kdrec.models.bpr.BPR"},
+        {"model": {"class_path": "kdrec.models.bpr.BPR", "init_args": {"width": 6}}},
+        {"model": {"class_path": "kdrec.models.bpr.BPR", "init_args": {"embedding_dim": 0}}},
+        {"model": {"class_path": "kdrec.models.bpr.BPR", "init_args": {"embedding_dim": 7}}},
+        {"model": {"class_path": "kdrec.models.bpr.BPR", "init_args": {"embedding_dim": "6"}}},
+        {"model": {"class_path": "kdrec.models.bpr.BPR", "init_args": [6]}},
+        {"num_items": 41, "versions": None},
+        {"num_items": 41, "versions": ["1.0"]},
+    ],
+    ids=str,
+)
+def test_section_does_not_fit(content: dict[str, Any], path: Path, changes: dict[str, Any]) -> None:
+    content["kdrec"] |= changes
+    torch.save(content, path)
+    with pytest.raises(InputError) as caught:
+        restore(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["model", "num_users", "num_items"])
+def test_section_is_incomplete(content: dict[str, Any], path: Path, key: str) -> None:
+    del content["kdrec"][key]
+    torch.save(content, path)
+    with pytest.raises(InputError, match=key):
+        restore(path)
+
+
+@pytest.mark.parametrize("value", [5, "weights", None])
+def test_weight_is_no_tensor(content: dict[str, Any], path: Path, value: object) -> None:
+    content["state_dict"]["recommender.users.weight"] = value
+    torch.save(content, path)
+    with pytest.raises(InputError, match="cannot be rebuilt"):
+        restore(path)
+
+
+def test_weight_name_is_no_text(content: dict[str, Any], path: Path) -> None:
+    content["state_dict"][5] = torch.ones(2)
+    torch.save(content, path)
+    with pytest.raises(InputError):
+        restore(path)

@@ -1,0 +1,150 @@
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import seed_everything
+from torch import Tensor, nn
+
+from kdrec.data.interactions import Interactions
+from kdrec.data.sampling import Batch
+from kdrec.distillation.base import Distiller, Teacher
+from kdrec.distillation.ftd import FTD
+from kdrec.errors import InputError
+from kdrec.models import checkpoint
+from kdrec.models.base import Recommender
+from kdrec.models.bpr import BPR
+from kdrec.training.distillation import DistillationModule
+from kdrec.training.ranking import RankingModule
+from tests.generated import GeneratedDataModule, quiet_trainer
+
+CUTOFFS = (5, 10)
+
+
+class Hint(Distiller):
+    """A method that trains a part of its own: |teacher's user vectors - W student's|^2."""
+
+    def __init__(self) -> None:
+        super().__init__(0.5)
+        self.progress: list[float] = []
+
+    def bind(self, student: Recommender, teacher: Teacher, train: Interactions) -> None:
+        self.projector = nn.Linear(4, teacher.user_vectors().shape[1], bias=False)
+
+    def on_epoch_start(self, progress: float) -> None:
+        self.progress.append(progress)
+
+    def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
+        gap = teacher.user_vectors(batch.users) - self.projector(student.user_vectors(batch.users))
+        return {"hint": self.weight * gap.square().sum()}
+
+
+@pytest.fixture(scope="module")
+def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    seed_everything(0, verbose=False)
+    trainer = quiet_trainer(max_epochs=3)
+    trainer.fit(RankingModule(BPR(16, init_std=0.5), cutoffs=CUTOFFS), datamodule=GeneratedDataModule())
+    path = tmp_path_factory.mktemp("teacher") / "best.ckpt"
+    trainer.save_checkpoint(path)
+    return path
+
+
+def distilled(teacher_file: Path, distiller: Distiller, epochs: int = 2, **options: object) -> DistillationModule:
+    seed_everything(1, verbose=False)
+    module = DistillationModule(BPR(4, init_std=0.1), str(teacher_file), distiller, cutoffs=CUTOFFS, **options)  # type: ignore[arg-type]
+    quiet_trainer(max_epochs=epochs).fit(module, datamodule=GeneratedDataModule())
+    return module
+
+
+@pytest.mark.parametrize("make", [FTD, Hint, lambda: FTD(scope="all")], ids=["FTD", "Hint", "FTD-all"])
+def test_the_teacher_is_bit_identical_after_fit(teacher_file: Path, make: Callable[[], Distiller]) -> None:
+    before = deepcopy(checkpoint.restore(teacher_file).state_dict())
+    teacher = distilled(teacher_file, make()).teacher
+    assert teacher is not None
+    assert not teacher.recommender.training
+    assert all(torch.equal(before[name], value) for name, value in teacher.recommender.state_dict().items())
+
+
+def test_the_teacher_is_in_neither_state_nor_optimizer(teacher_file: Path) -> None:
+    module = distilled(teacher_file, FTD())
+    assert {name.split(".")[0] for name in module.state_dict()} == {"recommender"}
+    optimized = {id(p) for group in module.optimizers().param_groups for p in group["params"]}  # type: ignore[union-attr]
+    assert optimized == {id(p) for p in module.recommender.parameters()}
+
+
+def test_the_loss_is_base_plus_terms(teacher_file: Path) -> None:
+    module = distilled(teacher_file, FTD(weight=0.01))
+    batch = next(iter(GeneratedDataModule().train_dataloader()))
+    terms = module.terms(batch)
+    assert list(terms) == ["base", "ftd"]
+    alone = RankingModule(module.recommender, cutoffs=CUTOFFS).terms(batch)["base"]
+    torch.testing.assert_close(terms["base"], alone)
+    assert module.teacher is not None
+    torch.testing.assert_close(terms["ftd"], module.distiller(batch, module.recommender, module.teacher)["ftd"])
+
+
+def test_weight_zero_is_training_alone(teacher_file: Path) -> None:
+    student = distilled(teacher_file, FTD(weight=0.0)).recommender
+    seed_everything(1, verbose=False)
+    alone = RankingModule(BPR(4, init_std=0.1), cutoffs=CUTOFFS)
+    quiet_trainer(max_epochs=2).fit(alone, datamodule=GeneratedDataModule())
+    for name, value in alone.recommender.state_dict().items():
+        torch.testing.assert_close(student.state_dict()[name], value)
+
+
+def test_distillation_brings_the_topologies_together(teacher_file: Path) -> None:
+    def distance(module: DistillationModule) -> float:
+        assert module.teacher is not None
+        batch = next(iter(GeneratedDataModule().train_dataloader()))
+        return FTD(1.0, "all")(batch, module.recommender, module.teacher)["ftd"].item()
+
+    def fast(parameters: object) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, lr=0.02)  # type: ignore[arg-type]
+
+    with_term, without = (distilled(teacher_file, FTD(weight), epochs=30, optimizer=fast) for weight in (1.0, 0.0))
+    assert distance(with_term) < 0.7 * distance(without)
+
+
+def test_a_distillers_own_weights_are_trained_and_kept_apart(teacher_file: Path, tmp_path: Path) -> None:
+    module = distilled(teacher_file, Hint())
+    module.trainer.save_checkpoint(tmp_path / "student.ckpt")
+    content = checkpoint.read(tmp_path / "student.ckpt")
+    assert {name.split(".")[0] for name in content["state_dict"]} == {"recommender"}
+    assert list(content["distiller"]) == ["distiller.projector.weight"]
+    assert content["kdrec"]["teacher"] == {"path": str(teacher_file), "sha256": checkpoint.digest(teacher_file)}
+    assert checkpoint.restore(tmp_path / "student.ckpt").num_parameters() == 4 * (30 + 40)
+
+
+def test_resume_restores_the_distillers_weights(teacher_file: Path, tmp_path: Path) -> None:
+    first = distilled(teacher_file, Hint(), epochs=2)
+    first.trainer.save_checkpoint(tmp_path / "half.ckpt")
+    resumed = DistillationModule(BPR(4, init_std=0.1), str(teacher_file), Hint(), cutoffs=CUTOFFS)
+    quiet_trainer(max_epochs=5).fit(
+        resumed, datamodule=GeneratedDataModule(), ckpt_path=tmp_path / "half.ckpt", weights_only=True
+    )
+    whole = distilled(teacher_file, Hint(), epochs=5)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_the_distiller_hears_how_far_the_training_is(teacher_file: Path) -> None:
+    distiller = Hint()
+    distilled(teacher_file, distiller, epochs=4)
+    assert distiller.progress == [0.0, 0.25, 0.5, 0.75]
+
+
+def test_a_student_is_tested_without_its_teacher(teacher_file: Path, tmp_path: Path) -> None:
+    module = distilled(teacher_file, Hint())
+    module.trainer.save_checkpoint(tmp_path / "student.ckpt")
+    [after_fit] = module.trainer.test(module, datamodule=GeneratedDataModule(), verbose=False)
+    fresh = RankingModule(BPR(4, init_std=0.1), cutoffs=CUTOFFS)
+    [from_file] = quiet_trainer().test(
+        fresh, datamodule=GeneratedDataModule(), ckpt_path=tmp_path / "student.ckpt", weights_only=True, verbose=False
+    )
+    assert from_file == after_fit
+
+
+def test_a_missing_teacher_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"There is no checkpoint .*nowhere\.ckpt"):
+        distilled(tmp_path / "nowhere.ckpt", FTD())
