@@ -26,7 +26,6 @@ from kdrec.cli.teachers import ensure_teacher
 from kdrec.data.base import InteractionDataModule
 from kdrec.distillation.base import Teacher
 from kdrec.errors import InputError
-from kdrec.evaluation.metrics import require_cutoffs
 from kdrec.models import checkpoint as files
 from kdrec.training.callbacks import TopItemsWriter
 from kdrec.training.distillation import DistillationModule
@@ -221,7 +220,7 @@ class KdrecCLI(LightningCLI):
         if not isinstance(self.model, DistillationModule) or self.requested != "fit":
             return
         train = self.datamodule.split.train
-        require_cutoffs(self.model.cutoffs, train.num_items)
+        self.model.require_catalogue(train.num_items)
         path = Path(self.model.teacher_path)
         if path.suffix not in (".yaml", ".yml"):
             Teacher.load(path, train)

@@ -72,6 +72,8 @@ def _misplaced(where: str, class_path: str, leaf: str, got: str) -> str:
         missing = ", ".join(name.partition(".")[2] if "." in name else name for name in found[1].split(", "))
         owner = f"{class_path.rpartition('.')[2]} needs" if class_path else "Missing:"
         return f"{owner} {missing}; give it in a --config file or as an option (see --help)."
+    if "Unexpected config" in leaf:
+        return "The config is empty, or no mapping of options to values; see the files in configs/."
     if "Not a valid subclass" in leaf:
         return f"{where}: expected a class_path and, under init_args, its options, and found other keys beside them."
     if types := re.findall(r"Expected an? <class '(\w+)'>", leaf):

@@ -50,6 +50,12 @@ class PairIndex:
         return (self.keys[found] == queries) & (items >= 0)
 
 
+def require_candidates(num_candidates: int, num_items: int) -> None:
+    """Raise InputError if so many items cannot be sampled from the catalogue."""
+    if not 1 <= num_candidates <= num_items:
+        raise InputError(f"num_candidates is {num_candidates}; it must lie between 1 and the catalogue's {num_items}.")
+
+
 class CatalogueRanking:
     """Rank all items, or sampled candidates, for users of a held-out set.
 
@@ -68,11 +74,8 @@ class CatalogueRanking:
     def __init__(
         self, held_out: Interactions, seen: Sequence[Interactions], num_candidates: int | None = None, seed: int = 0
     ) -> None:
-        if num_candidates is not None and not 1 <= num_candidates <= held_out.num_items:
-            raise InputError(
-                f"num_candidates is {num_candidates}; it must lie between 1 and the catalogue's {held_out.num_items}."
-            )
         if num_candidates is not None:
+            require_candidates(num_candidates, held_out.num_items)
             warnings.warn(
                 f"Ranking among {num_candidates} sampled items can order models wrongly; leave num_candidates out to "
                 f"rank the full catalogue.",

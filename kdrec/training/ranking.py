@@ -13,8 +13,8 @@ from kdrec.data.base import InteractionDataModule
 from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
 from kdrec.errors import InputError
-from kdrec.evaluation.metrics import RankingMetrics
-from kdrec.evaluation.ranking import CatalogueRanking
+from kdrec.evaluation.metrics import RankingMetrics, require_cutoffs
+from kdrec.evaluation.ranking import CatalogueRanking, require_candidates
 from kdrec.models import checkpoint as files
 from kdrec.models import losses
 from kdrec.models.base import Recommender
@@ -75,6 +75,12 @@ class RankingModule(L.LightningModule):
         if not isinstance(found, InteractionDataModule):
             raise InputError(f"{type(self).__name__} needs an InteractionDataModule; pass one as datamodule=.")
         return found
+
+    def require_catalogue(self, num_items: int) -> None:
+        """Raise InputError if the cutoffs or the number of candidates do not fit a catalogue of that size."""
+        require_cutoffs(self.cutoffs, num_items)
+        if self.num_candidates is not None:
+            require_candidates(self.num_candidates, num_items)
 
     def setup(self, stage: str) -> None:
         """Prepare the rankings of the stage: validation hides training items, test hides validation items too."""
@@ -205,7 +211,7 @@ class RankingModule(L.LightningModule):
             "evaluation": {"cutoffs": list(self.cutoffs), "num_candidates": self.num_candidates},
             "protocol": self.protocol,
             "metrics": metrics,
-            "epochs": self.trainer.fit_loop.epoch_progress.current.processed,
+            "epochs": self.trainer.fit_loop.epoch_progress.current.processed,  # type: ignore[attr-defined]
             "seed": int(os.environ.get("PL_GLOBAL_SEED", 0)),
         }
 

@@ -47,6 +47,11 @@ def test_header_given(path: Path) -> None:
     assert table.to_dict("list") == {"user": [5, 6], "item": ["x", "y"], "rating": [1.0, 2.0]}
 
 
+def test_mark_where_the_header_is_given(path: Path) -> None:
+    table = read(path, b"\xef\xbb\xbfx\t5\t1\n", separator="\t", header=("movieId", "userId", "stars"))
+    assert table.to_dict("list") == {"user": [5], "item": ["x"], "rating": [1.0]}
+
+
 def test_separator_of_two_characters(path: Path) -> None:
     table = read(path, b"5::x::1\n6::y::2\n", separator="::", header=("userId", "movieId", "stars"))
     assert table.to_dict("list") == {"user": [5, 6], "item": ["x", "y"], "rating": [1.0, 2.0]}

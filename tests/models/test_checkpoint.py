@@ -111,6 +111,14 @@ def test_nested_lists_and_paths() -> None:
     assert config["init_args"] == {"parts": [as_config(RandomRatio()), [1, "a", None]], "folder": "a/b"}
 
 
+def test_keyword_only_arguments() -> None:
+    class Wide:
+        def __init__(self, *, width: int) -> None:
+            self.width = width
+
+    assert as_config(Wide(width=3))["init_args"] == {"width": 3}
+
+
 def test_class_without_arguments() -> None:
     class Plain:
         pass
@@ -313,10 +321,13 @@ def test_class_from_elsewhere(content: dict[str, Any], path: Path, trap: Path) -
         {"splitter": {"class_path": "kdrec_trap.Model"}},
         {"parts": [1, {"class_path": "kdrec_trap.Model"}]},
         {"parts": [{"deeper": [[{"class_path": "kdrec_trap.Model"}]]}]},
+        {"splitter": "kdrec_trap.Model"},
+        {"splitter": '{"class_path": "kdrec_trap.Model"}'},
     ],
-    ids=["nested", "in a list", "in lists"],
+    ids=["nested", "in a list", "in lists", "as text", "as text with braces"],
 )
 def test_class_from_elsewhere_below(hidden: dict[str, Any], trap: Path) -> None:
+    """Wherever the command line would take it for a class, and import its module."""
     config = {"data": {"class_path": "kdrec.data.movielens.MovieLens100K", "init_args": hidden}}
     with pytest.raises(InputError, match=r"kdrec_trap\.Model"):
         require_known_classes(config)
@@ -325,6 +336,7 @@ def test_class_from_elsewhere_below(hidden: dict[str, Any], trap: Path) -> None:
 
 def test_known_classes_pass() -> None:
     require_known_classes({"data": as_config(GeneratedDataModule()), "model": as_config(BPR())})
+    require_known_classes({"init_args": {"root": "my.data", "folder": "../a.b/c", "order": "time", "seed": 0}})
     require_known_classes(None)
 
 
@@ -340,6 +352,14 @@ def test_class_that_is_no_recommender(content: dict[str, Any], path: Path, class
     content["kdrec"]["model"]["class_path"] = class_path
     torch.save(content, path)
     with pytest.raises(InputError):
+        restore(path)
+
+
+@pytest.mark.parametrize("name", ["data.splits.LeaveOneOut", "models.bpr.nn", "models.checkpoint.read"])
+def test_what_is_no_recommender_is_not_called(content: dict[str, Any], path: Path, name: str) -> None:
+    content["kdrec"]["model"]["class_path"] = f"kdrec.{name}"
+    torch.save(content, path)
+    with pytest.raises(InputError, match=rf"kdrec\.{name} is not a Recommender"):
         restore(path)
 
 
