@@ -149,17 +149,20 @@ class KdrecCLI(LightningCLI):
             args += ["--ckpt_path", str(self.checkpoint_path)]
         if given.config:
             return args
-        parts = self._section_config() | {"data": self.content["kdrec"]["data"]}
-        files.require_known_classes(parts)
+        data = self.content["kdrec"]["data"]
+        files.require_known_classes(data, self.checkpoint_path)
+        parts = self._section_config() | {"data": data}
         return [args[0], *(text for key, part in parts.items() for text in (f"--{key}", json.dumps(part))), *args[1:]]
 
     def _section_config(self) -> dict[str, Any]:
         """The config of a module that evaluates the checkpoint's model; teacher and losses are of no concern."""
         section = self.content["kdrec"]
+        files.require_known_classes(section["model"], self.checkpoint_path or "")
+        evaluation = {key: section["evaluation"].get(key) for key in ("cutoffs", "num_candidates")}
         return {
             "model": {
                 "class_path": "kdrec.training.ranking.RankingModule",
-                "init_args": {"recommender": section["model"], **section["evaluation"]},
+                "init_args": {"recommender": section["model"], **evaluation},
             }
         }
 
@@ -169,7 +172,6 @@ class KdrecCLI(LightningCLI):
         """Lay out the run: for a fit its folders, for the rest the model of the checkpoint."""
         config = self.config[self.requested]
         if self.checkpoint_path:
-            files.require_known_classes(self._section_config())
             config.model = None
             self.config = self.parser.parse_object({self.requested: self._section_config()}, self.config)
             self.config[self.requested].checkpoint.dirpath = str(self.checkpoint_path.parent)

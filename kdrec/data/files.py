@@ -1,5 +1,6 @@
 """Read delimited text without surprises: every fault names the file, the line and the remedy."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,8 @@ import pandas as pd
 from kdrec.errors import InputError
 
 _QUOTING: dict[bool, Literal[0, 3]] = {True: 0, False: 3}  # csv.QUOTE_MINIMAL, csv.QUOTE_NONE
+
+_UNIT = "\x1f"  # stands for a separator of several characters, which pandas' fast reader does not take
 
 Kind = type[int] | type[float] | type[str]
 
@@ -39,19 +42,31 @@ def read_table(
             numeric column.
     """
     try:
-        frame = pd.read_csv(
-            path, sep=separator, names=list(header) if header else None, header=None if header else 0, dtype=str,
-            keep_default_na=False, encoding=encoding, quoting=_QUOTING[quoted], index_col=False, engine="c",
-            on_bad_lines="error",
-        )  # fmt: skip
-    except pd.errors.EmptyDataError:
-        raise InputError(f"{path} is empty; get the file again or name another.") from None
-    except pd.errors.ParserError as error:
-        raise InputError(f"{path} is not a table separated by {separator!r}: {str(error).strip()}.") from None
+        lines = path.read_text(encoding=encoding).split("\n")  # Python has made every line end a "\n"
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not {encoding} text (byte {error.start}); save it as UTF-8.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
+    filled = [number for number, line in enumerate(lines, start=1) if line.strip(" ")]
+    if not filled:
+        raise InputError(f"{path} is empty; get the file again or name another.")
+    if not quoted:  # pandas fills short rows, and cuts long ones if all are
+        width = len(header) if header else lines[filled[0] - 1].count(separator) + 1
+        for number in filled:
+            if (found := lines[number - 1].count(separator) + 1) != width:
+                raise InputError(
+                    f"{path}, line {number}: {found} fields where {width} are needed (separated by {separator!r})."
+                )
+    text = "\n".join(lines)
+    try:
+        frame = pd.read_csv(
+            io.StringIO(text if len(separator) == 1 else text.replace(separator, _UNIT)),
+            sep=separator if len(separator) == 1 else _UNIT, names=list(header) if header else None,
+            header=None if header else 0, dtype=str, keep_default_na=False, quoting=_QUOTING[quoted], index_col=False,
+            engine="c", on_bad_lines="error",
+        )  # fmt: skip
+    except pd.errors.ParserError as error:
+        raise InputError(f"{path} is not a table separated by {separator!r}: {str(error).strip()}.") from None
     missing = [source for source, _ in columns.values() if source not in frame]
     if missing:
         raise InputError(
@@ -60,10 +75,10 @@ def read_table(
         )
     if frame.empty:
         raise InputError(f"{path} has a header but no rows; get the file again or name another.")
-    first_line = 1 if header else 2
-    return pd.DataFrame(
-        {name: _column(frame[source], kind, path, first_line) for name, (source, kind) in columns.items()}
-    )
+    line_numbers = filled if header else filled[1:]
+    if len(line_numbers) == len(frame):  # else a quoted field goes over several lines
+        frame.index = pd.Index(line_numbers)
+    return pd.DataFrame({name: _column(frame[source], kind, path) for name, (source, kind) in columns.items()})
 
 
 def read_ratings(
@@ -80,13 +95,13 @@ def read_ratings(
         row = int(repeated.argmax())
         user, item = frame["user"].iloc[row], frame["item"].iloc[row]
         raise InputError(
-            f"{path}, line {row + (1 if header else 2)}: user {user} and item {item} stand there a second time; "
+            f"{path}, line {frame.index[row]}: user {user} and item {item} stand there a second time; "
             f"keep one row for each pair."
         )
     return frame
 
 
-def _column(values: pd.Series, kind: Kind, path: Path, first_line: int) -> pd.Series:
+def _column(values: pd.Series, kind: Kind, path: Path) -> pd.Series:
     """Convert one column, or say which line stops it."""
     if kind is str:
         return values.fillna("").astype(str)
@@ -94,10 +109,12 @@ def _column(values: pd.Series, kind: Kind, path: Path, first_line: int) -> pd.Se
     bad = numbers.isna()
     if kind is int:
         bad |= numbers.isin([float("inf"), float("-inf")]) | (numbers % 1 != 0)
+        # beyond these a float has lost digits, and int64 has no room
+        bad |= numbers.abs() > 2**53 if numbers.dtype.kind == "f" else numbers > 2**63 - 1
     if bad.any():
         row = int(bad.to_numpy().argmax())
         raise InputError(
-            f"{path}, line {row + first_line}: {values.name!r} is {values.iloc[row]!r}, "
+            f"{path}, line {values.index[row]}: {values.name!r} is {values.iloc[row]!r}, "
             f"where {'a whole number' if kind is int else 'a number'} is needed."
         )
     return numbers.astype("int64" if kind is int else "float64")

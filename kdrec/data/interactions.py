@@ -1,6 +1,7 @@
 """The one table type of kdrec: who touched what, and when."""
 
 import hashlib
+import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -107,7 +108,7 @@ class Interactions:
         for array in (offsets, items):
             state.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
         for ids in (self.user_ids, self.item_ids):
-            state.update("\n".join(ids.tolist()).encode() + b"\0")
+            state.update(json.dumps(ids.tolist()).encode())
         return state.hexdigest()
 
     def subset(self, rows: np.ndarray) -> "Interactions":
@@ -160,7 +161,7 @@ class Interactions:
             item_features: Table indexed by raw item id.
 
         Raises:
-            InputError: If a pair occurs twice.
+            InputError: If a pair occurs twice, a side table has two rows for an id, or features lack one.
         """
         repeated = frame.duplicated(["user", "item"])
         if repeated.any():
@@ -170,6 +171,19 @@ class Interactions:
             )
         users, user_ids = _number(frame["user"])
         items, item_ids = _number(frame["item"])
+        for name, table, ids in (
+            ("item_titles", item_titles, None),
+            ("user_features", user_features, user_ids),
+            ("item_features", item_features, item_ids),
+        ):
+            if table is None:
+                continue
+            if table.index.has_duplicates:
+                raise InputError(
+                    f"{name} has more than one row for {table.index[table.index.duplicated()][0]}; keep one of them."
+                )
+            if ids is not None and len(lacking := pd.Index(ids).difference(table.index)):
+                raise InputError(f"{name} has no row for {lacking[0]}; add it, or leave its interactions out.")
         titles = None
         if item_titles is not None:
             aligned = item_titles.reindex(item_ids)

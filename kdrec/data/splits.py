@@ -64,6 +64,8 @@ class LeaveOneOut(Splitter):
     def __init__(self, order: Literal["time", "random"] = "time", seed: int = 0, min_interactions: int = 3) -> None:
         if min_interactions < 3:
             raise InputError(f"LeaveOneOut: min_interactions is {min_interactions}; it takes 3 pairs to leave two out.")
+        if order not in ("time", "random"):
+            raise InputError(f"LeaveOneOut: order is {order!r}; it must be 'time' or 'random'.")
         super().__init__(min_interactions)
         self.order = order
         self.seed = seed
@@ -78,7 +80,7 @@ class LeaveOneOut(Splitter):
         """Cut the interactions."""
         kept = interactions.with_min_interactions(self.min_interactions)
         if self.order == "random":
-            key = np.random.default_rng(self.seed).permutation(len(kept))
+            key = _lots(kept, self.seed)
         elif kept.timestamps is None:
             raise InputError("LeaveOneOut by time needs timestamps and this data has none; use order: random.")
         else:
@@ -90,7 +92,7 @@ class LeaveOneOut(Splitter):
 class RandomRatio(Splitter):
     """Hold out shares of each user's pairs, drawn by chance.
 
-    Each user gives ``round(share * pairs)`` to validation and to test, but at least one to each.
+    Each user gives ``round(share * pairs)`` to validation and to test, but at least one to each, and keeps one.
 
     Args:
         valid: Share for validation, in (0, 1).
@@ -122,14 +124,22 @@ class RandomRatio(Splitter):
     def __call__(self, interactions: Interactions) -> Split:
         """Cut the interactions."""
         kept = interactions.with_min_interactions(self.min_interactions)
-        chance = np.random.default_rng(self.seed).permutation(len(kept))
+        chance = _lots(kept, self.seed)
         rank_from_end = _rank_from_end(kept, np.lexsort((chance, kept.users)))
         counts = kept.user_counts[kept.users]
-        num_test = np.maximum(1, np.rint(self.test * counts))
-        num_valid = np.maximum(1, np.rint(self.valid * counts))
+        num_test = np.clip(np.rint(self.test * counts), 1, counts - 2)
+        num_valid = np.clip(np.rint(self.valid * counts), 1, counts - 1 - num_test)
         test = rank_from_end < num_test
         valid = ~test & (rank_from_end < num_test + num_valid)
         return Split(kept.subset(~test & ~valid), kept.subset(valid), kept.subset(test))
+
+
+def _lots(interactions: Interactions, seed: int) -> np.ndarray:
+    """Draw a number for each pair that depends on the pair and the seed, not on the order of the rows."""
+    lots = np.empty(len(interactions), dtype=np.int64)
+    order = np.lexsort((interactions.items, interactions.users))
+    lots[order] = np.random.default_rng(seed).permutation(len(interactions))
+    return lots
 
 
 def _rank_from_end(interactions: Interactions, order: np.ndarray) -> np.ndarray:

@@ -24,7 +24,8 @@ class PairIndex:
         keys = np.unique(np.concatenate([part.users * self.num_items + part.items for part in parts]))
         users, items = np.divmod(keys, self.num_items)
         counts = np.bincount(users, minlength=num_users)
-        self.keys = torch.from_numpy(keys)
+        # one key larger than all, so that every search ends inside
+        self.keys = torch.from_numpy(np.append(keys, num_users * self.num_items))
         self.items = torch.from_numpy(items)
         self.counts = torch.from_numpy(counts)
         self.offsets = torch.from_numpy(np.concatenate(([0], np.cumsum(counts))))
@@ -46,7 +47,7 @@ class PairIndex:
     def contains(self, users: Tensor, items: Tensor) -> Tensor:
         """Say which of items (B, K) belong to users (B,): (B, K) bool; -1 belongs to nobody."""
         queries = users.unsqueeze(1) * self.num_items + items
-        found = torch.searchsorted(self.keys, queries).clamp_(max=len(self.keys) - 1)
+        found = torch.searchsorted(self.keys, queries)
         return (self.keys[found] == queries) & (items >= 0)
 
 

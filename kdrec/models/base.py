@@ -93,7 +93,8 @@ class DotProductRecommender(Recommender):
 
     def score(self, users: Tensor, items: Tensor) -> Tensor:
         """As `Recommender.score`."""
-        vectors = self.item_vectors(items.flatten()).view(*items.shape, -1)
+        vectors = self.item_vectors(items.flatten())
+        vectors = vectors.view(*items.shape, vectors.shape[-1])  # not -1, which an empty batch leaves open
         if items.dim() == 1:
             return (self.user_vectors(users) * vectors).sum(-1)
         return torch.bmm(vectors, self.user_vectors(users).unsqueeze(-1)).squeeze(-1)

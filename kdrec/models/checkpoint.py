@@ -14,7 +14,7 @@ import warnings
 from importlib.metadata import version
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 
@@ -39,7 +39,8 @@ def as_config(thing: object) -> dict[str, Any]:
         >>> as_config(BPR(embedding_dim=8))
         {'class_path': 'kdrec.models.bpr.BPR', 'init_args': {'embedding_dim': 8, 'init_std': 0.01}}
     """
-    named = [p.name for p in inspect.signature(type(thing)).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    parameters = inspect.signature(type(thing)).parameters.values()
+    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     arguments = {name: _plain(getattr(thing, name)) for name in named}
     return {"class_path": f"{type(thing).__module__}.{type(thing).__qualname__}", "init_args": arguments}
 
@@ -115,18 +116,22 @@ def restore(path: str | Path, content: dict[str, Any] | None = None) -> Recommen
     """
     content = read(path) if content is None else content
     section = content["kdrec"]
-    require_known_classes(section.get("model"))
+    versions = section.get("versions")
+    require_known_classes(section["model"], path)
+    architecture = _resolve(section["model"]["class_path"])
+    if architecture is None or not issubclass(architecture, Recommender):
+        raise InputError(f"The checkpoint {path} is damaged: {section['model']['class_path']} is not a Recommender.")
     try:
-        recommender = _resolve(section["model"]["class_path"])(**section["model"]["init_args"])
+        recommender = architecture(**section["model"].get("init_args", {}))
         recommender.build(int(section["num_users"]), int(section["num_items"]))
         weights = {
             name.removeprefix(PREFIX): value for name, value in content["state_dict"].items() if name.startswith(PREFIX)
         }
         recommender.load_state_dict(weights)
-    except (ImportError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (ImportError, AttributeError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise InputError(
             f"The model in {path} cannot be rebuilt: {_first_line(error)}; use the kdrec version that wrote it "
-            f"({section.get('versions', {}).get('kdrec', 'unknown')})."
+            f"({versions.get('kdrec', 'unknown') if isinstance(versions, dict) else 'unknown'})."
         ) from None
     return recommender.eval()
 
@@ -147,36 +152,54 @@ def _plain(value: Any) -> Any:
     return as_config(value)
 
 
-def require_known_classes(config: Any) -> None:
-    """Refuse a part of a checkpoint that names a class from outside kdrec and outside what is imported already.
+def require_known_classes(config: Any, path: str | Path) -> None:
+    """Refuse a part of a checkpoint that could make a config parser import what the file's author chose.
 
-    Importing a module runs its code, and a file's author may write any module's name.
+    Importing a module runs its code. So a class must come from kdrec or from a module that is imported already, and
+    text may stand only where a class takes text, since a parser reads text as a class or as a file anywhere else.
 
     Args:
         config: Nested dicts as `as_config` makes them.
+        path: The checkpoint; for messages.
 
     Raises:
-        InputError: If such a class is named.
+        InputError: If it names another class, has text in another place, or is no such dict.
     """
-    if not isinstance(config, dict):
-        return
-    if "class_path" in config:
-        module = str(config["class_path"]).rpartition(".")[0]
-        if module.partition(".")[0] != "kdrec" and module not in sys.modules:
-            raise InputError(
-                f"The checkpoint names the class {config['class_path']}, which kdrec does not import on a file's word; "
-                f"if you trust it, give the --config that made the checkpoint, or import {module} first."
-            )
-    for part in config.values():
-        require_known_classes(part)
-
-
-def _resolve(class_path: str) -> type[Recommender]:
+    damaged = f"The checkpoint {path} is damaged:"
+    arguments = config.get("init_args", {}) if isinstance(config, dict) else None
+    if not isinstance(arguments, dict) or not isinstance(config.get("class_path"), str):
+        raise InputError(f"{damaged} it does not say its classes as class_path and init_args; make it again.")
+    class_path = config["class_path"]
     module, _, name = class_path.rpartition(".")
-    found = getattr(importlib.import_module(module), name)
-    if not (isinstance(found, type) and issubclass(found, Recommender)):
-        raise TypeError(f"{class_path} is not a Recommender")
-    return found
+    if module.partition(".")[0] != "kdrec" and module not in sys.modules:
+        raise InputError(
+            f"The checkpoint {path} names the class {class_path}, which kdrec does not import on a file's word; "
+            f"if you trust it, give the --config that made the checkpoint, or import {module} first."
+        )
+    found = _resolve(class_path)
+    if found is None:
+        raise InputError(f"{damaged} there is no class {class_path}; use the kdrec version that wrote it.")
+    types = get_type_hints(found.__init__)  # type: ignore[misc]
+    for name, value in arguments.items():
+        for part in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(part, dict | list | tuple):
+                require_known_classes(part, path)
+            elif isinstance(part, str) and not _takes_text(types.get(name)):
+                raise InputError(f"{damaged} {class_path} takes no text as {name}; make it again.")
+
+
+def _takes_text(annotation: Any) -> bool:
+    return annotation is str or any(isinstance(part, str) or _takes_text(part) for part in get_args(annotation))
+
+
+def _resolve(class_path: str) -> type | None:
+    """Return the class of a dotted path, or None if there is none; imports its module."""
+    module, _, name = class_path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    return found if isinstance(found, type) else None
 
 
 def _first_line(error: Exception) -> str:
