@@ -1,10 +1,15 @@
+import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+from kdrec.cli.main import main
 from kdrec.data.interactions import Interactions
 from kdrec.data.splits import LeaveOneOut, Split
+from tests.commandline import ROOT, STUDENT, TEACHER, Kdrec, Outcome
 from tests.generated import generate
 
 torch.set_num_threads(1)
@@ -27,3 +32,26 @@ def _no_data_folder(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequ
     """Let no data set on this machine change what a default test sees."""
     if "slow" not in request.keywords:
         monkeypatch.delenv("KDREC_DATA", raising=False)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder with two configs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr("sys.argv", ["kdrec"])
+    (tmp_path / "teacher.yaml").write_text(yaml.safe_dump(TEACHER))
+    (tmp_path / "student.yaml").write_text(yaml.safe_dump(STUDENT))
+    return tmp_path
+
+
+@pytest.fixture
+def kdrec(workplace: Path, capfd: pytest.CaptureFixture[str]) -> Kdrec:
+    """Run a command line in this process, in the workplace."""
+
+    def run(*args: object) -> Outcome:
+        capfd.readouterr()
+        code = main([arg if isinstance(arg, str) else json.dumps(arg) for arg in args])
+        return Outcome(code, *capfd.readouterr())
+
+    return run

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from tests.cli.conftest import STUDENT, Kdrec
+from tests.commandline import STUDENT, Kdrec
 
 M = "--model.init_args"
 ADAM = {"class_path": "torch.optim.Adam"}

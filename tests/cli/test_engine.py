@@ -14,7 +14,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kdrec.models import checkpoint
-from tests.cli.conftest import STUDENT, Kdrec
+from tests.commandline import STUDENT, Kdrec
 
 
 def only(pattern: str) -> Path:

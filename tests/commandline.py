@@ -1,14 +1,10 @@
-import json
+"""What tests of the command line share."""
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-import yaml
-
-from kdrec.cli.main import main
-
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 TEACHER = {
     "model": {
         "class_path": "RankingModule",
@@ -51,26 +47,3 @@ class Outcome:
 
 
 Kdrec = Callable[..., Outcome]
-
-
-@pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder with two configs."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setattr("sys.argv", ["kdrec"])
-    (tmp_path / "teacher.yaml").write_text(yaml.safe_dump(TEACHER))
-    (tmp_path / "student.yaml").write_text(yaml.safe_dump(STUDENT))
-    return tmp_path
-
-
-@pytest.fixture
-def kdrec(workplace: Path, capfd: pytest.CaptureFixture[str]) -> Kdrec:
-    """Run a command line in this process, in the workplace."""
-
-    def run(*args: object) -> Outcome:
-        capfd.readouterr()
-        code = main([arg if isinstance(arg, str) else json.dumps(arg) for arg in args])
-        return Outcome(code, *capfd.readouterr())
-
-    return run

@@ -1,0 +1,65 @@
+"""Every config of the repository is complete: it parses, says how to use it, and trains on generated data."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kdrec.models.bpr import BPR
+from kdrec.models.ncf import NCF
+from tests.commandline import ROOT, Kdrec
+
+CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml"))
+every_config = pytest.mark.parametrize("config", CONFIGS, ids=str)
+
+
+def test_none_is_missed() -> None:
+    assert len(CONFIGS) == 6
+
+
+@every_config
+def test_the_header_teaches(config: Path) -> None:
+    header = [line for line in (ROOT / config).read_text().splitlines() if line.startswith("#")]
+    text = "\n".join(header)
+    assert f"kdrec fit --config {config}" in text
+    for word in ("Command", "Prerequisite", "Expected", "Hardware", "Time"):
+        assert re.search(rf"^# {word}", text, re.MULTILINE), word
+
+
+@every_config
+def test_parses_and_prints_itself(kdrec: Kdrec, config: Path) -> None:
+    done = kdrec("fit", "--config", str(ROOT / config), "--print_config")
+    assert done.code == 0, done.error
+    given, printed = yaml.safe_load((ROOT / config).read_text()), yaml.safe_load(done.out)
+    assert printed["trainer"]["max_epochs"] == given["trainer"]["max_epochs"]
+    assert printed["model"]["init_args"]["optimizer"] is not None
+
+
+@every_config
+def test_trains_one_epoch_on_generated_data(kdrec: Kdrec, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = yaml.safe_load((ROOT / config).read_text())
+    options["data"] = {"class_path": "tests.generated.GeneratedDataModule", "init_args": {"num_items": 60}}
+    options["trainer"] |= {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False}
+    if teacher := options["model"]["init_args"].get("teacher"):
+        wide = yaml.safe_load((ROOT / teacher).read_text()) | {key: options[key] for key in ("data", "trainer")}
+        Path("teacher.yaml").write_text(yaml.safe_dump(wide))
+        options["model"]["init_args"]["teacher"] = "teacher.yaml"
+    Path("config.yaml").write_text(yaml.safe_dump(options))
+    done = kdrec("fit", "--config", "config.yaml")
+    assert done.code == 0, done.error
+    assert "Validation, best epoch" in done.out
+
+
+@every_config
+def test_a_student_is_at_most_a_tenth_of_its_teacher(config: Path) -> None:
+    options = yaml.safe_load((ROOT / config).read_text())
+    if not (teacher := options["model"]["init_args"].get("teacher")):
+        return
+    wide = yaml.safe_load((ROOT / teacher).read_text())
+    sizes = []
+    for part in (options["model"]["init_args"]["student"], wide["model"]["init_args"]["recommender"]):
+        model = {"BPR": BPR, "NCF": NCF}[part["class_path"]](**part["init_args"])
+        model.build(943, 1682)
+        sizes.append(model.num_parameters())
+    assert sizes[0] <= 0.1 * sizes[1]
