@@ -60,7 +60,10 @@ def _misspelt(where: str, class_path: str, leaf: str, got: str, keys: list[str])
         near = _nearest(name, keys) if head in heads else _nearest(head, heads)
         return f"There is no option {name!r}; {near}"
     if found := re.search(r"dot import path string: (\S+)", leaf):
-        return f"{where}: there is no class {found[1]!r}; {_nearest(found[1].rpartition('.')[2], _classes())}"
+        name, known = found[1].rpartition(".")[2], _classes()
+        if name in known:
+            return f"{where or 'Here'}: {name} is no class that can stand there; see --help for those that can."
+        return f"{where}: there is no class {found[1]!r}; {_nearest(name, known)}"
     if found := re.search(r"(module '[^']+' has no attribute '[^']+'|No module named '[^']+')", leaf):
         return f"{where}: {found[1]}; give the dotted path of what you mean."
     return None

@@ -31,6 +31,8 @@ ADAM = {"class_path": "torch.optim.Adam"}
         ([f"{M}.student.init_args.embedding_dim", "0"], "BPR: embedding_dim is 0; it must be at least 1."),
         ([f"{M}.student.init_args.embeding_dim", "3"], "BPR (model.student) has no option 'embeding_dim'; did"),
         ([f"{M}.student", "BPRR"], "model.student: there is no class 'BPRR'; did you mean 'BPR'?"),
+        ([f"{M}.student", "FTD"], "model.student: FTD is no class that can stand there"),
+        (["--model.help", "NCF"], "NCF is no class that can stand there"),
         ([f"{M}.loss", "kdrec.models.losses.bprr"], "module 'kdrec.models.losses' has no attribute 'bprr'"),
         ([f"{M}.optimizer", ADAM | {"init_args": {"lrr": 1}}], "Adam (model.optimizer) has no option 'lrr'; did"),
         ([f"{M}.teacher", "nowhere.ckpt"], "There is no checkpoint nowhere.ckpt"),
