@@ -1,9 +1,7 @@
 """LightningCLI, taught three things: a config can be a teacher, a checkpoint needs no config, a run ends in a table."""
 
 import argparse
-import contextlib
 import importlib
-import json
 import pkgutil
 import sys
 import time
@@ -20,7 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from kdrec.cli import report, runs
+from kdrec.cli import checkpoints, report, runs
 from kdrec.cli.messages import explain, is_first_rank, quieten, say
 from kdrec.cli.teachers import ensure_teacher
 from kdrec.data.base import InteractionDataModule
@@ -74,10 +72,9 @@ class KdrecCLI(LightningCLI):
     def __init__(self, args: Sequence[str]) -> None:
         self.requested = args[0]
         self.checkpoint_path: Path | None = None
-        self.content: dict[str, Any] = {}
         self.repeatable = Namespace()
         if self.requested != "fit" and not {"-h", "--help"} & set(args):
-            args = self._add_checkpoint(list(args))
+            self.checkpoint_path, args = checkpoints.choose(list(args))
         super().__init__(
             RankingModule,
             InteractionDataModule,
@@ -132,39 +129,7 @@ class KdrecCLI(LightningCLI):
             raise InputError(explain(getattr(error, "message", None) or str(error), keys)) from error
 
     def _parse_ckpt_path(self) -> None:
-        """Do nothing: kdrec's checkpoints carry no Lightning hyper-parameters; see `_add_checkpoint`."""
-
-    def _add_checkpoint(self, args: list[str]) -> list[str]:
-        """Choose the checkpoint to use and, where no config is given, put what it says of itself before the options."""
-        known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        known.add_argument("--ckpt_path")
-        known.add_argument("-c", "--config")
-        known.add_argument("--name")
-        given = known.parse_known_args(args[1:])[0]
-        name = given.name or (_run_name(Path(given.config)) if given.config else None)
-        self.checkpoint_path = Path(given.ckpt_path) if given.ckpt_path else runs.newest_checkpoint(name)
-        self.content = files.read(self.checkpoint_path)
-        if not given.ckpt_path:
-            say(f"No --ckpt_path: taking the newest checkpoint, {self.checkpoint_path}")
-            args += ["--ckpt_path", str(self.checkpoint_path)]
-        if given.config:
-            return args
-        data = self.content["kdrec"]["data"]
-        files.require_known_classes(data, self.checkpoint_path)
-        parts = self._section_config() | {"data": data}
-        return [args[0], *(text for key, part in parts.items() for text in (f"--{key}", json.dumps(part))), *args[1:]]
-
-    def _section_config(self) -> dict[str, Any]:
-        """The config of a module that evaluates the checkpoint's model; teacher and losses are of no concern."""
-        section = self.content["kdrec"]
-        files.require_known_classes(section["model"], self.checkpoint_path or "")
-        evaluation = {key: section["evaluation"].get(key) for key in ("cutoffs", "num_candidates")}
-        return {
-            "model": {
-                "class_path": "kdrec.training.ranking.RankingModule",
-                "init_args": {"recommender": section["model"], **evaluation},
-            }
-        }
+        """Do nothing: kdrec's checkpoints carry no Lightning hyper-parameters; see `checkpoints.choose`."""
 
     # Building
 
@@ -172,8 +137,9 @@ class KdrecCLI(LightningCLI):
         """Lay out the run: for a fit its folders, for the rest the model of the checkpoint."""
         config = self.config[self.requested]
         if self.checkpoint_path:
+            module = checkpoints.as_module(self.checkpoint_path, vars(config.model.init_args))
             config.model = None
-            self.config = self.parser.parse_object({self.requested: self._section_config()}, self.config)
+            self.config = self.parser.parse_object({self.requested: {"model": module}}, self.config)
             self.config[self.requested].checkpoint.dirpath = str(self.checkpoint_path.parent)
             return
         if config.ckpt_path in ("last", "best"):
@@ -224,31 +190,18 @@ class KdrecCLI(LightningCLI):
         train = self.datamodule.split.train
         self.model.require_catalogue(train.num_items)
         path = Path(self.model.teacher_path)
-        if path.suffix not in (".yaml", ".yml"):
+        if path.suffix in (".yaml", ".yml"):
+            self.model.teacher_path = str(ensure_teacher(path, self._parse_fit, self.datamodule))
+        else:
             Teacher.load(path, train)
-            return
-        if not path.is_file():
-            raise InputError(
-                f"There is no teacher config {path} (from the folder you are in); give it or a checkpoint."
-            )
-        overrides = ["--data.init_args.root", str(self.datamodule.root)]
+
+    def _parse_fit(self, args: list[str]) -> dict[str, Any]:
+        """Parse the options of another fit."""
         try:
-            config = self._parser("fit").parse_args(["--config", str(path), *overrides])
+            return self._plain(self._parser("fit").parse_args(args))
         except argparse.ArgumentError as error:
             keys = [action.dest for action in self._parser("fit")._actions]
-            raise InputError(f"{path}: {explain(error.message, keys)}") from error
-        plain = self._plain(config)
-        theirs, ours = ((part["class_path"], part["init_args"]["splitter"]) for part in (plain["data"], self._data))
-        if theirs != ours:
-            raise InputError(
-                f"The teacher {path} would learn from other data than the student: {theirs} and not {ours}; "
-                f"give both configs the same data and splitter."
-            )
-        self.model.teacher_path = str(ensure_teacher(path, runs.config_digest(plain), train.digest, overrides))
-
-    @property
-    def _data(self) -> dict[str, Any]:
-        return self._plain(self.config[self.requested])["data"]
+            raise InputError(f"{' '.join(args[:2])}: {explain(error.message, keys)}") from error
 
     @property
     def name(self) -> str:
@@ -259,7 +212,7 @@ class KdrecCLI(LightningCLI):
         if self.checkpoint_path:
             return self.checkpoint_path.resolve().parent.parent.name
         if config.config:
-            return _run_name(Path(str(config.config[-1])))
+            return checkpoints.run_name(Path(str(config.config[-1])))
         return config.model.class_path.rpartition(".")[2]
 
     def _plain(self, config: Any) -> dict[str, Any]:
@@ -309,14 +262,6 @@ class KdrecCLI(LightningCLI):
             f"Stopped. The last finished epoch is kept in {last}; go on with:\n"
             f"  kdrec fit --config {last.parent / 'config.yaml'} --ckpt_path {last}"
         )
-
-
-def _run_name(config: Path) -> str:
-    """Return the run's name that a config states, or the file's name; a fault in it is found when it is parsed."""
-    with contextlib.suppress(OSError, yaml.YAMLError, AttributeError):
-        if name := yaml.safe_load(config.read_text()).get("name"):
-            return str(name)
-    return config.stem
 
 
 class _RunConfig(SaveConfigCallback):

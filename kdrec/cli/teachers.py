@@ -3,18 +3,22 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from kdrec.cli import runs
 from kdrec.cli.messages import say
+from kdrec.data.base import InteractionDataModule
 from kdrec.errors import InputError
+from kdrec.models.checkpoint import as_config
 
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
-def ensure_teacher(config: Path, config_sha256: str, data_digest: str, overrides: list[str]) -> Path:
+def ensure_teacher(config: Path, parse: Callable[[list[str]], dict[str, Any]], data: InteractionDataModule) -> Path:
     """Return the checkpoint that a teacher's config makes, training it first if there is none.
 
     The teacher is trained by a ``kdrec fit`` of its own: its seed, threads and memory are not the student's. Of several
@@ -22,16 +26,31 @@ def ensure_teacher(config: Path, config_sha256: str, data_digest: str, overrides
 
     Args:
         config: The teacher's YAML.
-        config_sha256: `runs.config_digest` of that config as parsed.
-        data_digest: Digest of the training data.
-        overrides: Options to add to the teacher's command line.
+        parse: Turns options of ``kdrec fit`` into the whole config in plain values.
+        data: The student's data.
 
     Raises:
-        InputError: If the training fails.
+        InputError: If the config is missing or faulty, is for other data, or its training fails.
         KeyboardInterrupt: If it is interrupted.
 
     Side effects: May train for minutes, and writes a run folder under ``checkpoints``.
     """
+    if not config.is_file():
+        raise InputError(f"There is no teacher config {config} (from the folder you are in); give it or a checkpoint.")
+    overrides = ["--data.init_args.root", str(data.root)]
+    parsed = parse(["--config", str(config), *overrides])
+    source, splitter = parsed["data"]["class_path"], parsed["data"]["init_args"]["splitter"]
+    splitter = splitter or as_config(data.default_splitter)
+    if (source, splitter) != (as_config(data)["class_path"], as_config(data.splitter)):
+        raise InputError(
+            f"The teacher {config} would learn from other data than the student: {source} cut by {splitter}, "
+            f"and not {data.protocol}; give both the same data and splitter."
+        )
+    return _trained(config, runs.config_digest(parsed), data.split.train.digest, overrides)
+
+
+def _trained(config: Path, config_sha256: str, data_digest: str, overrides: list[str]) -> Path:
+    """Return the finished run of a config on that data, or train it."""
     runs.require_writable(runs.CHECKPOINTS)
     runs.CHECKPOINTS.mkdir(parents=True, exist_ok=True)
     with FileLock(runs.CHECKPOINTS / f".teacher-{config_sha256[:16]}.lock"):

@@ -4,6 +4,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import lightning as L
 import numpy as np
@@ -57,6 +58,7 @@ class InteractionDataModule(L.LightningDataModule):
 
     name: str
     """Folder name of the data set and its name in protocols."""
+    default_splitter: ClassVar[Splitter] = LeaveOneOut("time")
 
     def __init__(
         self,
@@ -75,7 +77,7 @@ class InteractionDataModule(L.LightningDataModule):
             if value < 1:
                 raise InputError(f"{type(self).__name__}: {option} is {value}; it must be at least 1.")
         self.root = Path(root)
-        self.splitter = splitter or LeaveOneOut("time")
+        self.splitter = splitter or self.default_splitter
         self.batch_size = batch_size
         self.num_negatives = num_negatives
         self.eval_batch_size = eval_batch_size

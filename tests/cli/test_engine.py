@@ -104,6 +104,12 @@ def test_validate_repeats_what_the_checkpoint_says(fitted: Kdrec) -> None:
     assert table["coverage"] == [f"{said[f'val/coverage@{k}']:.4f}" for k in (5, 10)]
 
 
+def test_options_override_what_the_checkpoint_says(fitted: Kdrec) -> None:
+    for args in ([], ["--config", "teacher.yaml"]):
+        table = rows(fitted("test", *args, "--model.init_args.cutoffs", "[3]").out)
+        assert len(table["ndcg"]) == 1
+
+
 def test_per_user_values_average_to_the_table(fitted: Kdrec) -> None:
     table = rows(fitted("test", "--per_user", "users.csv").out)
     with open("users.csv", newline="") as file:

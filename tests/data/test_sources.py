@@ -297,11 +297,11 @@ def test_archive_with_damaged_member(tmp_path: Path, server: Server) -> None:
 def test_archive_with_evil_names(tmp_path: Path, server: Server) -> None:
     """Only members that kdrec asks for are read, and their targets are kdrec's own names."""
     root = tmp_path / "below/root"
-    evil = {"../../evil.txt": b"x", "/tmp/kdrec-evil.txt": b"x", "inside/../../evil.txt": b"x"}
+    evil = {"../../evil.txt": b"x", f"{tmp_path}/evil.txt": b"x", "inside/../../evil.txt": b"x"}
     server.body = zipped(evil | {"inside/a.txt": b"alpha", "inside/b.txt": b"beta"})
     assert obtain("name", root, find, [archive(server)]) == "alphabeta"
     assert files_below(tmp_path) == ["below/root/name/a.txt", "below/root/name/b.txt"]
-    assert not Path("/tmp/kdrec-evil.txt").exists()
+    assert not Path(tmp_path, "evil.txt").exists()
 
 
 def test_archive_bomb(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

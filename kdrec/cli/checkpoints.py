@@ -1,0 +1,65 @@
+"""Which checkpoint a command works on, and the config that a checkpoint stands for."""
+
+import argparse
+import contextlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kdrec.cli import runs
+from kdrec.cli.messages import say
+from kdrec.models import checkpoint as files
+
+
+def choose(args: list[str]) -> tuple[Path, list[str]]:
+    """Find the checkpoint that a command line means and, where it gives no config, put the checkpoint's before it.
+
+    Args:
+        args: The command and its options, not parsed yet.
+
+    Returns:
+        (the file, the arguments to parse).
+
+    Raises:
+        InputError: If there is none, or it is no good.
+    """
+    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in ("--ckpt_path", "--config", "--name"):
+        known.add_argument(name, *(["-c"] if name == "--config" else []), nargs="?")
+    given = known.parse_known_args(args[1:])[0]
+    if given.ckpt_path:
+        path = Path(given.ckpt_path)
+    else:
+        path = runs.newest_checkpoint(given.name or (run_name(Path(given.config)) if given.config else None))
+        say(f"No --ckpt_path: taking the newest checkpoint, {path}")
+        args = [*args, "--ckpt_path", str(path)]
+    section = files.read(path)["kdrec"]
+    if given.config:
+        return path, args
+    files.require_known_classes(section["data"], path)
+    parts = {"model": as_module(path, section["evaluation"]), "data": section["data"]}
+    return path, [args[0], *(text for key, part in parts.items() for text in (f"--{key}", json.dumps(part))), *args[1:]]
+
+
+def as_module(path: Path, evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of the module that evaluates a checkpoint's model; teacher and loss are of no concern.
+
+    Args:
+        path: The checkpoint.
+        evaluation: Its ``cutoffs`` and ``num_candidates`` are taken.
+    """
+    model = files.read(path)["kdrec"]["model"]
+    files.require_known_classes(model, path)
+    options = {key: evaluation[key] for key in ("cutoffs", "num_candidates") if key in evaluation}
+    return {"class_path": "kdrec.training.ranking.RankingModule", "init_args": {"recommender": model, **options}}
+
+
+def run_name(config: Path) -> str:
+    """Return the run's name that a config states, or the file's name; a fault in it is found when it is parsed."""
+    with contextlib.suppress(OSError, yaml.YAMLError, AttributeError):
+        if name := yaml.safe_load(config.read_text()).get("name"):
+            return str(name)
+    return config.stem
