@@ -19,6 +19,7 @@ import warnings
 from pathlib import Path
 
 import lightning as L
+import yaml
 
 from kdrec.cli import runs
 from kdrec.data.movielens import MovieLens100K
@@ -33,7 +34,7 @@ ROLES = (("teacher", "_teacher"), ("student alone", ""), ("student with FTD", "_
 
 def fit(config: Path, seed: int, teacher: Path | None, options: list[str]) -> Path:
     """Return the best checkpoint of a config and seed, training it if that is not done yet."""
-    identity = [config.read_text(), checkpoint.digest(teacher) if teacher else "", *options]
+    identity = [yaml.safe_load(config.read_text()), checkpoint.digest(teacher) if teacher else "", *options]
     name = f"table-{config.stem}-seed{seed}-{hashlib.sha256(repr(identity).encode()).hexdigest()[:8]}"
     if not list(runs.CHECKPOINTS.glob(f"{name}/*/{runs.RECORD}")):
         command = [sys.executable, "-m", "kdrec", "fit", "--config", str(config), "--seed_everything", str(seed)]

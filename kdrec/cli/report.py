@@ -66,9 +66,8 @@ def after_fit(name: str, trainer: L.Trainer, module: RankingModule, config: Mapp
     logs = None
     if isinstance(trainer.logger, TensorBoardLogger):
         logs = Path(trainer.logger.log_dir)
-        chosen = {key: config[key] for key in ("seed_everything", "model", "data")}
-        final = {f"best/{m}": section["metrics"].get(f"val/{m}", float("nan")) for m in _SHOWN}
-        trainer.logger.log_hyperparams(chosen, final)
+        final = {f"val_best/{m}": section["metrics"].get(f"val/{m}", float("nan")) for m in _SHOWN}
+        trainer.logger.log_hyperparams(hyper_parameters(config), final)
         trainer.logger.save()
     show(f"\n{section['protocol']}", fit_table(rows), _next_steps(best, logs))
 
@@ -148,6 +147,34 @@ def fit_table(rows: Sequence[Row]) -> Table:
         size = _share(student.parameters, teacher.parameters)
         table.add_row("student / teacher", size, size, *kept, "", "")
     return table
+
+
+def hyper_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Flatten what decides a run into short names for TensorBoard's HPARAMS tab.
+
+    Example:
+        >>> student = {"class_path": "kdrec.models.bpr.BPR", "init_args": {"embedding_dim": 8}}
+        >>> model = {"class_path": "m.RankingModule", "init_args": {"recommender": student, "num_candidates": None}}
+        >>> data = {"class_path": "kdrec.data.movielens.MovieLens100K", "init_args": {"batch_size": 64}}
+        >>> hyper_parameters({"seed_everything": 0, "model": model, "data": data, "trainer": {}})
+        {'seed': 0, 'recommender': 'BPR', 'recommender.embedding_dim': 8, 'data': 'MovieLens100K', 'data.batch_size': 64}
+    """
+    flat: dict[str, Any] = {}
+
+    def add(name: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            flat[name] = str(value["class_path"]).rpartition(".")[2]
+            for option, part in (value.get("init_args") or {}).items():
+                if option not in ("root", "eval_batch_size"):
+                    add(f"{name}.{option}", part)
+        elif value is not None:
+            flat[name] = value if isinstance(value, str | int | float) else str(value)
+
+    add("seed", config["seed_everything"])
+    for option, part in config["model"]["init_args"].items():
+        add(option, part)
+    add("data", config["data"])
+    return flat
 
 
 def show(*parts: Any) -> None:

@@ -122,8 +122,9 @@ def restore(path: str | Path, content: dict[str, Any] | None = None) -> Recommen
     if architecture is None or not issubclass(architecture, Recommender):
         raise InputError(f"The checkpoint {path} is damaged: {section['model']['class_path']} is not a Recommender.")
     try:
-        recommender = architecture(**section["model"].get("init_args", {}))
-        recommender.build(int(section["num_users"]), int(section["num_items"]))
+        with torch.random.fork_rng(devices=[]):  # else who loads a teacher would start the student elsewhere
+            recommender = architecture(**section["model"].get("init_args", {}))
+            recommender.build(int(section["num_users"]), int(section["num_items"]))
         weights = {
             name.removeprefix(PREFIX): value for name, value in content["state_dict"].items() if name.startswith(PREFIX)
         }

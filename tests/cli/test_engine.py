@@ -130,7 +130,7 @@ def test_logs_hold_the_terms_the_metrics_and_the_hyper_parameters(fitted: Kdrec)
     log = EventAccumulator(str(only("logs/student/*")))
     log.Reload()
     names = set(log.Tags()["scalars"])
-    assert {"train/loss", "train/base", "train/ftd", "train/learning_rate", "val/ndcg@10", "best/ndcg@10"} <= names
+    assert {"train/loss", "train/base", "train/ftd", "train/learning_rate", "val/ndcg@10", "val_best/ndcg@10"} <= names
     assert len(log.Scalars("train/ftd")) == 3
     total, base, ftd = (log.Scalars(f"train/{name}")[1].value for name in ("loss", "base", "ftd"))
     assert total == pytest.approx(base + ftd, rel=1e-5)

@@ -306,6 +306,13 @@ def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return trace
 
 
+def test_restoring_draws_no_random_numbers(content: dict[str, Any], path: Path) -> None:
+    torch.save(content, path)
+    before = torch.get_rng_state()
+    restore(path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_class_from_elsewhere(content: dict[str, Any], path: Path, trap: Path) -> None:
     content["kdrec"]["model"] = {"class_path": "kdrec_trap.Model", "init_args": {}}
     torch.save(content, path)
