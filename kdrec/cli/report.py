@@ -156,8 +156,13 @@ def hyper_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
         >>> student = {"class_path": "kdrec.models.bpr.BPR", "init_args": {"embedding_dim": 8}}
         >>> model = {"class_path": "m.RankingModule", "init_args": {"recommender": student, "num_candidates": None}}
         >>> data = {"class_path": "kdrec.data.movielens.MovieLens100K", "init_args": {"batch_size": 64}}
-        >>> hyper_parameters({"seed_everything": 0, "model": model, "data": data, "trainer": {}})
-        {'seed': 0, 'recommender': 'BPR', 'recommender.embedding_dim': 8, 'data': 'MovieLens100K', 'data.batch_size': 64}
+        >>> for item in hyper_parameters({"seed_everything": 0, "model": model, "data": data}).items():
+        ...     print(item)
+        ('seed', 0)
+        ('recommender', 'BPR')
+        ('recommender.embedding_dim', 8)
+        ('data', 'MovieLens100K')
+        ('data.batch_size', 64)
     """
     flat: dict[str, Any] = {}
 
