@@ -60,12 +60,24 @@ def test_logged_loss_is_the_mean_over_pairs_of_the_epoch() -> None:
             super().on_train_epoch_end()
             logged.append(self.trainer.callback_metrics["train/base"].item())
 
-    still = Watch(BPR(8), losses.bpr, lambda p: torch.optim.SGD(p, lr=0.0), cutoffs=CUTOFFS)
+    still = Watch(BPR(8, init_std=1.0), losses.bpr, lambda p: torch.optim.SGD(p, lr=0.0), cutoffs=CUTOFFS)
     data = GeneratedDataModule(batch_size=50)
-    quiet_trainer(max_epochs=1).fit(still, datamodule=data)
-    batches = list(data.train_dataloader())
-    total = sum(still.terms(batch)["base"].item() for batch in batches)
-    assert logged == [pytest.approx(total / sum(len(batch.users) for batch in batches), rel=1e-5)]
+    quiet_trainer(max_epochs=2).fit(still, datamodule=data)
+    expected = []
+    loader = data.train_dataloader()
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        batches = list(loader)
+        total = sum(still.terms(batch)["base"].item() for batch in batches)
+        expected.append(total / sum(len(batch.users) for batch in batches))
+    assert logged == pytest.approx(expected, rel=1e-5)
+    assert expected[0] != pytest.approx(expected[1], rel=1e-3)
+
+
+def test_every_epochs_validation_counts_every_user_once() -> None:
+    trained = module()
+    quiet_trainer(max_epochs=3).fit(trained, datamodule=GeneratedDataModule(eval_batch_size=7))
+    assert trained.metric("val").per_user[0].tolist() == list(range(30))
 
 
 def test_two_runs_of_one_seed_are_equal_and_of_two_are_not() -> None:
