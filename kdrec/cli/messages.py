@@ -135,6 +135,7 @@ def quieten() -> None:
         r".*does not have many workers.*",  # batches are slices of tensors: there is nothing for workers to do
         r".*recommended to use `self.log\(.*sync_dist=True.*",  # metrics are already equal on all ranks
         r".*smaller than the logging interval.*",  # training terms are logged once an epoch
+        r".*The dirpath has changed from.*",  # a checkpoint that was moved
         r".*Checkpoint directory .* exists and is not empty.*",  # a run that is resumed
         r".*isinstance\(treespec, LeafSpec\).* is deprecated.*",  # between Lightning and torch, not ours
     ):

@@ -30,29 +30,31 @@ class FTD(Distiller):
     def __init__(self, weight: float = 1e-3, scope: Literal["batch", "all"] = "batch") -> None:
         super().__init__(weight)
         self.scope = scope
-        self._teacher_all: tuple[Tensor, Tensor] | None = None
+        self._teacher: Tensor | None = None
+        self._whole_square: Tensor | None = None
 
     def bind(self, student: Recommender, teacher: Teacher, train: Interactions) -> None:
-        """As `Distiller.bind`; with scope "all", the teacher's part is computed once, at the first step."""
-        self._teacher_all = None
+        """As `Distiller.bind`; the teacher's part is computed once, at the first step."""
+        self._teacher = self._whole_square = None
 
     def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
         """As `Distiller.forward`; one term, ``ftd``."""
+        if self._teacher is None:
+            self._teacher = normalise(torch.cat((teacher.user_vectors(), teacher.item_vectors())))
         weight = self.weight
         if self.scope == "batch":
             users, items = batch_entities(batch)
-            target = normalise(torch.cat((teacher.user_vectors(users), teacher.item_vectors(items))))
+            target = self._teacher[torch.cat((users, items + student.num_users))]
             square = gram_square(target)
         else:
             users = torch.arange(student.num_users, device=student.device)
             items = torch.arange(student.num_items, device=student.device)
-            target, square = self._whole_teacher(teacher)
+            target, square = self._teacher, self._square_of_all(self._teacher)
             weight /= num_ranks()  # every rank adds the same pairs, and the loss sums over ranks
         vectors = normalise(torch.cat((student.user_vectors(users), student.item_vectors(items))))
         return {"ftd": weight * topology_distance(vectors, target, square)}
 
-    def _whole_teacher(self, teacher: Teacher) -> tuple[Tensor, Tensor]:
-        if self._teacher_all is None:
-            target = normalise(torch.cat((teacher.user_vectors(), teacher.item_vectors())))
-            self._teacher_all = (target, gram_square(target))
-        return self._teacher_all
+    def _square_of_all(self, table: Tensor) -> Tensor:
+        if self._whole_square is None:
+            self._whole_square = gram_square(table)
+        return self._whole_square
