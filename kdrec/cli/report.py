@@ -170,7 +170,7 @@ def hyper_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping):
             flat[name] = str(value["class_path"]).rpartition(".")[2]
             for option, part in (value.get("init_args") or {}).items():
-                if option not in ("root", "eval_batch_size"):
+                if option not in ("root", "eval_batch_size"):  # no part in the result
                     add(f"{name}.{option}", part)
         elif value is not None:
             flat[name] = value if isinstance(value, str | int | float) else str(value)
