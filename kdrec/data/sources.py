@@ -51,16 +51,30 @@ class Archive:
 
     def fetch(self, folder: Path) -> None:
         """Download with a progress bar, verify, and extract the members."""
-        pooch.get_logger().setLevel("WARNING")
-        downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=self.timeout)
         with tempfile.TemporaryDirectory() as temporary:
-            try:
-                path = pooch.retrieve(
-                    self.url, f"sha256:{self.sha256}", fname="archive", path=temporary, downloader=downloader
-                )
-            except (OSError, ValueError) as error:  # requests' errors are OSErrors; ValueError is a wrong hash
-                raise InputError(_reason(error)) from None
-            _extract(Path(path), self.members, folder)
+            _extract(_retrieve(self.url, self.sha256, Path(temporary), self.timeout), self.members, folder)
+
+
+@dataclass(frozen=True)
+class Download:
+    """Single files at their publisher's addresses.
+
+    Args:
+        files: File name in the folder -> (HTTPS address, SHA-256).
+        timeout: Seconds without an answer before the next source is tried.
+    """
+
+    files: Mapping[str, tuple[str, str]]
+    timeout: float = 10.0
+
+    def __str__(self) -> str:
+        return next(iter(self.files.values()))[0].rpartition("/")[0]
+
+    def fetch(self, folder: Path) -> None:
+        """Download each with a progress bar and verify it."""
+        with tempfile.TemporaryDirectory() as temporary:
+            for name, (url, sha256) in self.files.items():
+                shutil.copyfile(_retrieve(url, sha256, Path(temporary), self.timeout), folder / name)
 
 
 @dataclass(frozen=True)
@@ -182,6 +196,16 @@ def _publish(folder: Path, target: Path) -> None:
         return
     for file in folder.iterdir():
         file.replace(target / file.name)
+
+
+def _retrieve(url: str, sha256: str, folder: Path, timeout: float) -> Path:
+    """Download a file with a progress bar and verify it."""
+    pooch.get_logger().setLevel("WARNING")
+    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=timeout)
+    try:
+        return Path(pooch.retrieve(url, f"sha256:{sha256}", fname=sha256, path=folder, downloader=downloader))
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors; ValueError is a wrong hash
+        raise InputError(_reason(error)) from None
 
 
 def _extract(archive: Path, members: Mapping[str, str], folder: Path) -> None:
