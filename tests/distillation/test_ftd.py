@@ -10,7 +10,7 @@ from kdrec.distillation.ftd import FTD
 from kdrec.models.base import Recommender
 from kdrec.models.bpr import BPR
 
-MINIMUM = 0.0
+MINIMUM = {"ftd": 0.0}
 
 
 def naive(distiller: FTD, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, float]:

@@ -1,0 +1,187 @@
+"""Hierarchical Topology Distillation."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kdrec.data.interactions import Interactions
+from kdrec.data.sampling import Batch
+from kdrec.distillation.base import Distiller, Teacher, batch_entities, num_ranks
+from kdrec.distillation.topology import group_blocks, grouped_distance, normalise, prototypes
+from kdrec.errors import InputError
+from kdrec.models.base import Recommender
+
+_RESOLUTION = 1e-7  # a share below this does not change a float32 sum
+_SPARSE_BELOW = 0.5  # share of (entity, expert) pairs in use below which only those are computed
+
+
+class GroupAssignment(nn.Module):
+    """Sort the entities of one side into groups by the teacher's view, and let an expert per group meet the teacher.
+
+    Args:
+        student_dim: ds.
+        teacher_dim: dt.
+        num_groups: K groups, each with an expert perceptron ds -> (ds + dt) // 2 -> dt.
+
+    References:
+        Kang et al., KDD 2021, sec. 4.2 (group assignment).
+    """
+
+    def __init__(self, student_dim: int, teacher_dim: int, num_groups: int) -> None:
+        super().__init__()
+        hidden = (student_dim + teacher_dim) // 2
+        self.selector = nn.Linear(teacher_dim, num_groups)
+        self.first = nn.Parameter(torch.empty(num_groups, hidden, student_dim))
+        self.first_bias = nn.Parameter(torch.empty(num_groups, hidden))
+        self.second = nn.Parameter(torch.empty(num_groups, teacher_dim, hidden))
+        self.second_bias = nn.Parameter(torch.empty(num_groups, teacher_dim))
+        for weight, bias in ((self.first, self.first_bias), (self.second, self.second_bias)):
+            bound = 1 / math.sqrt(weight.shape[2])
+            nn.init.uniform_(weight, -bound, bound)
+            nn.init.uniform_(bias, -bound, bound)
+
+    def groups(self, teacher: Tensor) -> Tensor:
+        """Return each entity's group: (n, dt) -> (n,) int64; no noise, no gradient."""
+        with torch.no_grad():
+            return self.selector(teacher).argmax(1)
+
+    def shares(self, teacher: Tensor, temperature: float) -> Tensor:
+        """Draw how much of each expert every entity takes: (n, dt) -> (n, K), rows sum to 1.
+
+        Side effects: draws Gumbel noise from torch's generator.
+        """
+        chances = functional.softmax(self.selector(teacher), dim=1)
+        noise = -torch.empty_like(chances).exponential_().clamp_(min=1e-30).log()
+        return functional.softmax((torch.log(chances + 1e-10) + noise) / temperature, dim=1)
+
+    def forward(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """Return the sum over entities of |e^t - sum_k z_k f_k(e^s)|^2."""
+        shares = self.shares(teacher, temperature)
+        rows, experts = torch.nonzero(shares.detach() > _RESOLUTION, as_tuple=True)
+        if len(rows) < _SPARSE_BELOW * shares.numel():
+            guess = self._of_used_experts(student, shares, rows, experts)
+        else:
+            guess = self._of_all_experts(student, shares)
+        return (teacher - guess).square().sum()
+
+    def _of_all_experts(self, student: Tensor, shares: Tensor) -> Tensor:
+        """Scale the stacked hidden layer by the shares and multiply once with the stacked second layer."""
+        num_groups, hidden = self.first_bias.shape
+        inner = functional.linear(student, self.first.flatten(0, 1), self.first_bias.flatten()).relu()
+        scaled = inner.view(-1, num_groups, hidden) * shares.unsqueeze(2)
+        return scaled.flatten(1) @ self.second.mT.flatten(0, 1) + shares @ self.second_bias
+
+    def _of_used_experts(self, student: Tensor, shares: Tensor, rows: Tensor, experts: Tensor) -> Tensor:
+        """Give each expert only the entities that take something of it, as blocks of equal size."""
+        blocks = group_blocks(experts, len(self.first))
+        padded_rows = torch.cat((rows, rows.new_zeros(1)))[blocks]
+        padded_shares = torch.cat((shares[rows, experts], shares.new_zeros(1)))[blocks]  # 0 where a block is filled up
+        inner = torch.baddbmm(self.first_bias.unsqueeze(1), student[padded_rows], self.first.mT).relu()
+        outer = torch.baddbmm(self.second_bias.unsqueeze(1), inner, self.second.mT) * padded_shares.unsqueeze(2)
+        guess = student.new_zeros(len(student), outer.shape[2])
+        return guess.index_add(0, padded_rows.flatten(), outer.flatten(0, 1))
+
+
+class HTD(Distiller):
+    """Make the similarities within groups, and between groups and entities, equal the teacher's.
+
+    The loss is weight * (gamma * (entity level + group level) + (1 - gamma) * group assignment). Users and items have
+    groups of their own. The temperature of the assignment falls geometrically over the training.
+
+    Args:
+        weight: Factor of the loss; it is a sum, and the published 1e-3 belongs to batches of 1024.
+        gamma: Share of the topology terms against the group assignment, in [0, 1].
+        num_groups: Groups on each side.
+        group_level: "Group(P,e)" compares prototypes with entities, "Group(P,P)" prototypes with prototypes.
+        mode: "reference" follows the authors' published runs: prototypes carry no gradient, a pair of one group counts
+            only where the teacher's similarity is above 0, and a group's members stay in its group level. "paper"
+            follows the text: prototypes carry gradient, all pairs of one group count, members are left out.
+        first_temperature: Of the assignment at the start, above 0.
+        last_temperature: At the end, above 0.
+        scope: "batch" compares the unique users and items of the batch, as published; "all" the whole catalogue.
+
+    Raises:
+        InputError: If an option is out of its range, or Group(P,P) is asked for in the reference mode, where it has no
+            gradient at all.
+
+    References:
+        Kang et al., Topology Distillation for Recommender System, KDD 2021, sec. 4.2.
+    """
+
+    def __init__(
+        self,
+        weight: float = 1e-3,
+        gamma: float = 0.5,
+        num_groups: int = 30,
+        group_level: Literal["Group(P,e)", "Group(P,P)"] = "Group(P,e)",
+        mode: Literal["reference", "paper"] = "reference",
+        first_temperature: float = 1.0,
+        last_temperature: float = 1e-10,
+        scope: Literal["batch", "all"] = "batch",
+    ) -> None:
+        super().__init__(weight)
+        if not 0 <= gamma <= 1:
+            raise InputError(f"HTD: gamma is {gamma}; it must lie between 0 and 1.")
+        if num_groups < 1:
+            raise InputError(f"HTD: num_groups is {num_groups}; it must be at least 1.")
+        if min(first_temperature, last_temperature) <= 0:
+            raise InputError(f"HTD: temperatures {first_temperature} and {last_temperature} must be above 0.")
+        if group_level == "Group(P,P)" and mode == "reference":
+            raise InputError("HTD: Group(P,P) has no gradient in mode reference; choose mode: paper, or Group(P,e).")
+        self.gamma = gamma
+        self.num_groups = num_groups
+        self.group_level = group_level
+        self.mode = mode
+        self.first_temperature = first_temperature
+        self.last_temperature = last_temperature
+        self.scope = scope
+        self.temperature = first_temperature
+
+    def bind(self, student: Recommender, teacher: Teacher, train: Interactions) -> None:
+        """As `Distiller.bind`: builds selectors and experts of both sides."""
+        student_dim = student.user_vectors(torch.zeros(1, dtype=torch.int64, device=student.device)).shape[1]
+        teacher_dim = teacher.user_vectors().shape[1]
+        self.users = GroupAssignment(student_dim, teacher_dim, self.num_groups)
+        self.items = GroupAssignment(student_dim, teacher_dim, self.num_groups)
+
+    def on_epoch_start(self, progress: float) -> None:
+        """As `Distiller.on_epoch_start`: lowers the temperature."""
+        self.temperature = self.first_temperature * (self.last_temperature / self.first_temperature) ** progress
+
+    def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
+        """As `Distiller.forward`; terms ``htd_entity``, ``htd_group`` and ``htd_assignment``."""
+        weight = self.weight
+        if self.scope == "batch":
+            users, items = batch_entities(batch)
+        else:
+            users = torch.arange(student.num_users, device=student.device)
+            items = torch.arange(student.num_items, device=student.device)
+            weight /= num_ranks()  # every rank adds the same pairs, and the loss sums over ranks
+        ours = student.user_vectors(users), student.item_vectors(items)
+        theirs = teacher.user_vectors(users), teacher.item_vectors(items)
+        assignment = self.users(ours[0], theirs[0], self.temperature) + self.items(ours[1], theirs[1], self.temperature)
+        groups = torch.cat((self.users.groups(theirs[0]), self.items.groups(theirs[1]) + self.num_groups))
+        entity, group = self._topology(torch.cat(ours), torch.cat(theirs), groups)
+        return {
+            "htd_entity": weight * self.gamma * entity,
+            "htd_group": weight * self.gamma * group,
+            "htd_assignment": weight * (1 - self.gamma) * assignment,
+        }
+
+    def _topology(self, student: Tensor, teacher: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+        """Return entity level and group level, without weights."""
+        reference, num_groups = self.mode == "reference", 2 * self.num_groups
+        s, t = normalise(student), normalise(teacher)
+        entity = grouped_distance(s, t, groups, num_groups, positive_only=reference)
+        ours = normalise(prototypes(student.detach() if reference else student, groups, num_groups))
+        theirs = normalise(prototypes(teacher, groups, num_groups))
+        if self.group_level == "Group(P,P)":
+            return entity, (theirs @ theirs.T - ours @ ours.T).square().sum()
+        difference = (theirs @ t.T - ours @ s.T).square()
+        if not reference:
+            own = groups.unsqueeze(0) == torch.arange(num_groups, device=groups.device).unsqueeze(1)
+            difference = difference * ~own
+        return entity, difference.sum()
