@@ -91,6 +91,10 @@ class InteractionDataModule(L.LightningDataModule):
         Side effects: may write ``root/NAME`` and read the network.
         """
 
+    def cut(self, interactions: Interactions) -> Split:
+        """Cut what `load` returned; a data set that comes in parts overrides this."""
+        return self.splitter(interactions)
+
     @property
     def protocol(self) -> str:
         """Data set and split; numbers of two protocols are never compared."""
@@ -100,7 +104,7 @@ class InteractionDataModule(L.LightningDataModule):
     def split(self) -> Split:
         """The three sets; loaded at first use."""
         if self._split is None:
-            self._split = self.splitter(self._interactions or self.load())
+            self._split = self.cut(self._interactions or self.load())
             self._interactions = None
         return self._split
 

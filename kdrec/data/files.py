@@ -1,120 +1,136 @@
-"""Read delimited text without surprises: every fault names the file, the line and the remedy."""
+"""Your own interactions: one file to be cut, or files that are cut already."""
 
-import io
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
+import numpy as np
 import pandas as pd
 
+from kdrec.data.base import InteractionDataModule
+from kdrec.data.interactions import Interactions
+from kdrec.data.sources import folders_of
+from kdrec.data.splits import Split, Splitter
+from kdrec.data.tables import Kind, read_table
 from kdrec.errors import InputError
 
-_QUOTING: dict[bool, Literal[0, 3]] = {True: 0, False: 3}  # csv.QUOTE_MINIMAL, csv.QUOTE_NONE
-
-_UNIT = "\x1f"  # stands for a separator of several characters, which pandas' fast reader does not take
-
-Kind = type[int] | type[float] | type[str]
+_SEPARATORS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".txt": "\t"}
 
 
-def read_table(
-    path: Path,
-    columns: Mapping[str, tuple[str, Kind]],
-    *,
-    separator: str = ",",
-    header: Sequence[str] | None = None,
-    encoding: str = "utf-8-sig",
-    quoted: bool = False,
-) -> pd.DataFrame:
-    """Read the named columns of a delimited file as numbers or text.
+class InteractionFiles(InteractionDataModule):
+    """Interactions from delimited text or Parquet, with a row for each pair and the columns' names in the first line.
 
-    Windows line ends and a byte-order mark change nothing: the table is the same with and without them.
+    Other columns are ignored, and every row counts as one interaction. RecBole's atomic ``.inter`` files come in with
+    ``user_column: user_id:token`` and so on.
 
     Args:
-        path: The file.
-        columns: Result column -> (column in the file, int | float | str). Others are ignored.
-        separator: One or more characters between fields.
-        header: Column names of a file that has no header line; None where its first line names the columns.
-        encoding: Text encoding; the default also takes a byte-order mark.
-        quoted: Whether a quotation mark encloses a field, as in true CSV; else it is a character like any other.
+        name: What protocols and checkpoints call the data.
+        train: File below ``root/name``, to be cut by ``splitter``; with ``valid`` and ``test`` the training part.
+        valid: Ready-made validation part; needs ``test``.
+        test: Ready-made test part; needs ``valid``.
+        user_column: Column of raw user ids.
+        item_column: Column of raw item ids.
+        time_column: Column of times, as whole numbers; needed only by a split by time.
+        separator: Between fields of a text file. Default: a comma in .csv, a tab in .tsv, .txt and .inter.
+        root: Folder of all data sets.
+        splitter: How to cut a single file. Default: leave-one-out by time.
+        batch_size: Training pairs a step and process.
+        num_negatives: Items drawn for each training pair, fresh every epoch.
+        eval_batch_size: Users ranked at once; bounds the memory of an evaluation.
 
     Raises:
-        InputError: If the file is unreadable, empty, ragged, lacks a column, or holds what is not a number in a
-            numeric column.
+        InputError: If only one of ``valid`` and ``test`` is given.
     """
-    try:
-        lines = path.read_text(encoding=encoding).split("\n")  # Python has made every line end a "\n"
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not {encoding} text (byte {error.start}); save it as UTF-8.") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
-    filled = [number for number, line in enumerate(lines, start=1) if line.strip(" ")]
-    if not filled:
-        raise InputError(f"{path} is empty; get the file again or name another.")
-    if not quoted:  # pandas fills short rows, and cuts long ones if all are
-        width = len(header) if header else lines[filled[0] - 1].count(separator) + 1
-        for number in filled:
-            if (found := lines[number - 1].count(separator) + 1) != width:
+
+    def __init__(
+        self,
+        name: str,
+        train: str,
+        valid: str | None = None,
+        test: str | None = None,
+        user_column: str = "user_id",
+        item_column: str = "item_id",
+        time_column: str | None = None,
+        separator: str | None = None,
+        root: str = "data",
+        splitter: Splitter | None = None,
+        batch_size: int = 1024,
+        num_negatives: int = 1,
+        eval_batch_size: int = 256,
+    ) -> None:
+        super().__init__(root, splitter, batch_size, num_negatives, eval_batch_size)
+        if (valid is None) != (test is None):
+            raise InputError("InteractionFiles: give both valid and test, or neither, to have train cut.")
+        self.name = name
+        self.train = train
+        self.valid = valid
+        self.test = test
+        self.user_column = user_column
+        self.item_column = item_column
+        self.time_column = time_column
+        self.separator = separator
+        self._sizes: list[int] = []
+
+    @property
+    def protocol(self) -> str:
+        """As `InteractionDataModule.protocol`."""
+        return super().protocol if self.test is None else f"{self.name}/ready-made"
+
+    def load(self) -> Interactions:
+        """As `InteractionDataModule.load`; ready-made parts one after the other."""
+        files = [self._folder() / part for part in (self.train, self.valid, self.test) if part is not None]
+        frames = [self._read(file) for file in files]
+        self._sizes = [len(frame) for frame in frames]
+        for file, frame in zip(files[1:], frames[1:], strict=True):
+            strangers = ~frame["user"].isin(frames[0]["user"])
+            if strangers.any():
                 raise InputError(
-                    f"{path}, line {number}: {found} fields where {width} are needed (separated by {separator!r})."
+                    f"{file}: user {frame['user'][strangers].iloc[0]} is not in {files[0]}, so nothing can be learned "
+                    f"of them; take their rows out."
                 )
-    text = "\n".join(lines)
+        return Interactions.from_frame(pd.concat(frames, ignore_index=True))
+
+    def cut(self, interactions: Interactions) -> Split:
+        """As `InteractionDataModule.cut`; ready-made parts stay as they are."""
+        if self.test is None:
+            return super().cut(interactions)
+        part = np.repeat(np.arange(3), self._sizes)
+        return Split(*(interactions.subset(part == number) for number in range(3)))
+
+    def _folder(self) -> Path:
+        folders = folders_of(self.name, self.root)
+        for folder in folders:
+            if (folder / self.train).is_file():
+                return folder
+        raise InputError(
+            f"There is no {self.train} in {' or '.join(map(str, folders))}; put it there, or change train."
+        )
+
+    def _read(self, path: Path) -> pd.DataFrame:
+        columns: dict[str, tuple[str, Kind]] = {"user": (self.user_column, str), "item": (self.item_column, str)}
+        if self.time_column:
+            columns["timestamp"] = (self.time_column, int)
+        if path.suffix == ".parquet":
+            frame = _read_parquet(path, columns)
+        else:
+            separator = self.separator or _SEPARATORS.get(path.suffix, ",")
+            frame = read_table(path, columns, separator=separator, quoted=separator == ",")
+        for side in ("user", "item"):
+            numbers = pd.to_numeric(frame[side], errors="coerce")
+            if numbers.notna().all() and (numbers % 1 == 0).all():
+                frame[side] = numbers.astype("int64")  # so that ids are ordered as numbers
+        return frame
+
+
+def _read_parquet(path: Path, columns: dict[str, tuple[str, Kind]]) -> pd.DataFrame:
+    """Read the columns of a Parquet file."""
     try:
-        frame = pd.read_csv(
-            io.StringIO(text if len(separator) == 1 else text.replace(separator, _UNIT)),
-            sep=separator if len(separator) == 1 else _UNIT, names=list(header) if header else None,
-            header=None if header else 0, dtype=str, keep_default_na=False, quoting=_QUOTING[quoted], index_col=False,
-            engine="c", on_bad_lines="error",
-        )  # fmt: skip
-    except pd.errors.ParserError as error:
-        raise InputError(f"{path} is not a table separated by {separator!r}: {str(error).strip()}.") from None
-    missing = [source for source, _ in columns.values() if source not in frame]
+        whole = pd.read_parquet(path)
+    except ImportError:
+        raise InputError(f"{path} needs pyarrow: python -m pip install pyarrow.") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as Parquet ({str(error).splitlines()[0][:120]}).") from None
+    missing = [source for source, _ in columns.values() if source not in whole]
     if missing:
-        raise InputError(
-            f"{path} has no column {missing[0]!r}; its columns are {', '.join(map(repr, frame.columns))} "
-            f"(fields are separated by {separator!r})."
-        )
-    if frame.empty:
-        raise InputError(f"{path} has a header but no rows; get the file again or name another.")
-    line_numbers = filled if header else filled[1:]
-    if len(line_numbers) == len(frame):  # else a quoted field goes over several lines
-        frame.index = pd.Index(line_numbers)
-    return pd.DataFrame({name: _column(frame[source], kind, path) for name, (source, kind) in columns.items()})
-
-
-def read_ratings(
-    path: Path, columns: Mapping[str, tuple[str, Kind]], *, separator: str, header: Sequence[str] | None = None
-) -> pd.DataFrame:
-    """Read a rating file (see `read_table`), each (user, item) pair at most once.
-
-    Raises:
-        InputError: As `read_table`, and if a pair occurs twice.
-    """
-    frame = read_table(path, columns, separator=separator, header=header)
-    repeated = frame.duplicated(["user", "item"]).to_numpy()
-    if repeated.any():
-        row = int(repeated.argmax())
-        user, item = frame["user"].iloc[row], frame["item"].iloc[row]
-        raise InputError(
-            f"{path}, line {frame.index[row]}: user {user} and item {item} stand there a second time; "
-            f"keep one row for each pair."
-        )
-    return frame
-
-
-def _column(values: pd.Series, kind: Kind, path: Path) -> pd.Series:
-    """Convert one column, or say which line stops it."""
-    if kind is str:
-        return values.fillna("").astype(str)
-    numbers = pd.to_numeric(values, errors="coerce")
-    bad = numbers.isna()
-    if kind is int:
-        bad |= numbers.isin([float("inf"), float("-inf")]) | (numbers % 1 != 0)
-        # beyond these a float has lost digits, and int64 has no room
-        bad |= numbers.abs() > 2**53 if numbers.dtype.kind == "f" else numbers > 2**63 - 1
-    if bad.any():
-        row = int(bad.to_numpy().argmax())
-        raise InputError(
-            f"{path}, line {values.index[row]}: {values.name!r} is {values.iloc[row]!r}, "
-            f"where {'a whole number' if kind is int else 'a number'} is needed."
-        )
-    return numbers.astype("int64" if kind is int else "float64")
+        raise InputError(f"{path} has no column {missing[0]!r}; its columns are {', '.join(map(repr, whole.columns))}.")
+    return pd.DataFrame(
+        {name: whole[source].astype("int64" if kind is int else str) for name, (source, kind) in columns.items()}
+    )

@@ -9,9 +9,9 @@ from typing import ClassVar
 import pandas as pd
 
 from kdrec.data.base import InteractionDataModule
-from kdrec.data.files import Kind, read_ratings, read_table
 from kdrec.data.interactions import Interactions
 from kdrec.data.sources import Archive, Source, Wheel, obtain
+from kdrec.data.tables import Kind, read_ratings, read_table
 from kdrec.errors import InputError
 
 _ADDRESS = "https://files.grouplens.org/datasets/movielens/"

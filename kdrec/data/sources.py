@@ -122,6 +122,12 @@ class Wheel:
             _extract(wheel, self.members, folder)
 
 
+def folders_of(name: str, root: Path) -> list[Path]:
+    """Return where a data set may lie already: ``root/name``, then ``$KDREC_DATA/name``."""
+    known = os.environ.get("KDREC_DATA")
+    return [root / name, *([Path(known, name)] if known else [])]
+
+
 def obtain(
     name: str,
     root: Path,
@@ -143,9 +149,7 @@ def obtain(
     Raises:
         InputError: If a folder's files are faulty, or every source failed; then all are named with their reasons.
     """
-    folders = [root / name]
-    if os.environ.get("KDREC_DATA"):
-        folders.append(Path(os.environ["KDREC_DATA"], name))
+    folders = folders_of(name, root)
     for folder in folders:
         if read := find(folder):
             return read()

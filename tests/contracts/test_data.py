@@ -12,7 +12,7 @@ from tests.discovery import subclasses
 from tests.generated import generate
 
 SPLITTERS = subclasses("data", Splitter)
-DATA_MODULES = [module for module in subclasses("data", InteractionDataModule) if hasattr(module, "name")]
+DATA_MODULES = [module for module in subclasses("data", InteractionDataModule) if module.name]
 every_splitter = pytest.mark.parametrize("splitter", SPLITTERS, ids=lambda splitter: splitter.__name__)
 every_data_module = pytest.mark.parametrize("module", DATA_MODULES, ids=lambda module: module.__name__)
 LOG = generate(num_users=25, num_items=120)
