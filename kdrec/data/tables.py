@@ -1,7 +1,8 @@
 """Read delimited text without surprises: every fault names the file, the line and the remedy."""
 
+import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -50,13 +51,13 @@ def read_table(
     filled = [number for number, line in enumerate(lines, start=1) if line.strip(" ")]
     if not filled:
         raise InputError(f"{path} is empty; get the file again or name another.")
-    if not quoted:  # pandas fills short rows, and cuts long ones if all are
-        width = len(header) if header else lines[filled[0] - 1].count(separator) + 1
-        for number in filled:
-            if (found := lines[number - 1].count(separator) + 1) != width:
-                raise InputError(
-                    f"{path}, line {number}: {found} fields where {width} are needed (separated by {separator!r})."
-                )
+    width = len(header) if header else 0
+    for number, found in _widths(lines, separator, quoted):  # pandas fills short rows, and cuts long ones if all are
+        width = width or found
+        if found != width:
+            raise InputError(
+                f"{path}, line {number}: {found} fields where {width} are needed (separated by {separator!r})."
+            )
     text = "\n".join(lines)
     try:
         frame = pd.read_csv(
@@ -75,13 +76,19 @@ def read_table(
         )
     if frame.empty:
         raise InputError(f"{path} has a header but no rows; get the file again or name another.")
-    if frame.isna().to_numpy().any():  # an empty field is "", a field that is not there is not a number
-        row = int(frame.isna().any(axis=1).to_numpy().argmax())
-        raise InputError(f"{path}, row {row + 1}: fewer fields than columns (they are separated by {separator!r}).")
     line_numbers = filled if header else filled[1:]
     if len(line_numbers) == len(frame):  # else a quoted field goes over several lines
         frame.index = pd.Index(line_numbers)
     return pd.DataFrame({name: _column(frame[source], kind, path) for name, (source, kind) in columns.items()})
+
+
+def _widths(lines: list[str], separator: str, quoted: bool) -> Iterator[tuple[int, int]]:
+    """Yield (line number, number of fields) of each row that is not blank."""
+    if not quoted:
+        yield from ((n, line.count(separator) + 1) for n, line in enumerate(lines, start=1) if line.strip(" "))
+        return
+    reader = csv.reader((line + "\n" for line in lines), delimiter=separator)
+    yield from ((reader.line_num, len(row)) for row in reader if any(row))
 
 
 def read_ratings(

@@ -68,7 +68,7 @@ def test_ready_made_parts_stay_as_they_are(tmp_path: Path) -> None:
     [
         ({"valid_csv": "3,a\n"}, "valid.csv: user 3 is not in .*train.csv"),
         ({"test_csv": "1,a\n"}, "user 1, item a occurs more than once"),
-        ({"test_csv": "1\n"}, "test.csv, row 1: fewer fields than columns"),
+        ({"test_csv": "1\n"}, "test.csv, line 2: 1 fields where 2 are needed"),
     ],
 )
 def test_parts_that_do_not_fit(tmp_path: Path, changes: dict[str, str], complaint: str) -> None:
