@@ -11,6 +11,7 @@ import yaml
 
 from kdrec.cli import runs
 from kdrec.cli.messages import say
+from kdrec.errors import InputError
 from kdrec.models import checkpoint as files
 
 
@@ -27,14 +28,16 @@ def choose(args: list[str]) -> tuple[Path, list[str]]:
         InputError: If there is none, or it is no good.
     """
     known = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("--ckpt_path", "--config", "--name"):
-        known.add_argument(name, *(["-c"] if name == "--config" else []), nargs="?")
+    for option in ("--ckpt_path", "--config", "--name"):
+        known.add_argument(option, *(["-c"] if option == "--config" else []), nargs="?")
     given = known.parse_known_args(args[1:])[0]
-    if given.ckpt_path:
+    if given.ckpt_path and given.ckpt_path not in ("best", "last"):
         path = Path(given.ckpt_path)
     else:
-        path = runs.newest_checkpoint(given.name or (run_name(Path(given.config)) if given.config else None))
-        say(f"No --ckpt_path: taking the newest checkpoint, {path}")
+        name: str | None = given.name or (run_name(Path(given.config)) if given.config else None)
+        path = runs.newest_checkpoint(name, f"{given.ckpt_path or 'best'}.ckpt")
+        of = f" of {name}" if name else ""
+        say(f"{'No --ckpt_path' if not given.ckpt_path else given.ckpt_path}: taking the newest checkpoint{of}, {path}")
         args = [*args, "--ckpt_path", str(path)]
     section = files.read(path)["kdrec"]
     if given.config:
@@ -55,6 +58,23 @@ def as_module(path: Path, evaluation: Mapping[str, Any]) -> dict[str, Any]:
     files.require_known_classes(model, path)
     options = {key: evaluation[key] for key in ("cutoffs", "num_candidates") if key in evaluation}
     return {"class_path": "kdrec.training.ranking.RankingModule", "init_args": {"recommender": model, **options}}
+
+
+def require_same_model(path: Path, module: Mapping[str, Any]) -> None:
+    """Raise InputError if a config describes another model than the checkpoint holds.
+
+    Args:
+        path: The checkpoint.
+        module: The config of the training module, plain.
+    """
+    arguments = module["init_args"]
+    theirs = arguments.get("recommender") or arguments.get("student")
+    held = files.read(path)["kdrec"]["model"]
+    if theirs is not None and theirs != held:
+        raise InputError(
+            f"{path} holds {files.shown(held)} and the config says {files.shown(theirs)}; "
+            f"give the config that made it, or none."
+        )
 
 
 def run_name(config: Path) -> str:

@@ -19,13 +19,14 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from kdrec.cli import checkpoints, report, runs
-from kdrec.cli.messages import explain, is_first_rank, quieten, say
+from kdrec.cli.messages import explain, is_first_rank, nearest, quieten, say
 from kdrec.cli.teachers import ensure_teacher
 from kdrec.data.base import InteractionDataModule
 from kdrec.distillation.base import Teacher
 from kdrec.errors import InputError
+from kdrec.evaluation.metrics import LOGGED_METRICS
 from kdrec.models import checkpoint as files
-from kdrec.training.callbacks import TopItemsWriter
+from kdrec.training.callbacks import LastCheckpoint, TopItemsWriter
 from kdrec.training.distillation import DistillationModule
 from kdrec.training.ranking import RankingModule
 
@@ -106,7 +107,6 @@ class KdrecCLI(LightningCLI):
                 "checkpoint.monitor": "val/ndcg@10",
                 "checkpoint.mode": "max",
                 "checkpoint.filename": "best",
-                "checkpoint.save_last": True,
                 "checkpoint.save_on_train_epoch_end": True,
                 "checkpoint.auto_insert_metric_name": False,
                 "checkpoint.enable_version_counter": False,
@@ -122,6 +122,10 @@ class KdrecCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and explain what cannot be parsed."""
+        options = {option for action in self._parser(self.requested)._actions for option in action.option_strings}
+        for name in (arg.partition("=")[0] for arg in args if arg.startswith("--")):
+            if name not in options and any(option.startswith(name) for option in options):  # argparse would complete it
+                raise InputError(f"There is no option {name[2:]!r}; {nearest(name[2:], [o[2:] for o in options])}")
         try:
             self.config = parser.parse_args(args)
         except (argparse.ArgumentError, TypeError, ValueError) as error:
@@ -137,15 +141,23 @@ class KdrecCLI(LightningCLI):
         """Lay out the run: for a fit its folders, for the rest the model of the checkpoint."""
         config = self.config[self.requested]
         if self.checkpoint_path:
+            checkpoints.require_same_model(self.checkpoint_path, self._plain(config)["model"])
             module = checkpoints.as_module(self.checkpoint_path, vars(config.model.init_args))
             config.model = None
             self.config = self.parser.parse_object({self.requested: {"model": module}}, self.config)
             self.config[self.requested].checkpoint.dirpath = str(self.checkpoint_path.parent)
+            if config.get("per_user"):
+                report.require_place(Path(config.per_user))
             return
         if config.ckpt_path in ("last", "best"):
             config.ckpt_path = str(runs.newest_checkpoint(self.name, f"{config.ckpt_path}.ckpt"))
         if config.ckpt_path:
-            files.read(config.ckpt_path)
+            done, wanted = files.read(config.ckpt_path)["kdrec"]["epochs"], config.trainer.max_epochs
+            if wanted is not None and 0 <= wanted <= done:
+                raise InputError(
+                    f"{config.ckpt_path} has trained {done} epochs and trainer.max_epochs is {wanted}, so there is "
+                    f"nothing left to do; raise --trainer.max_epochs to go on."
+                )
             say(f"Going on from {config.ckpt_path}")
         folder = Path(config.ckpt_path).parent if config.ckpt_path else runs.new_folder(self.name)
         self.repeatable = config.clone()  # what config.yaml shall say: a run of its own, not this folder again
@@ -181,19 +193,37 @@ class KdrecCLI(LightningCLI):
         if self.requested == "predict":
             stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
             callbacks.append(TopItemsWriter(config.output or f"predictions/{self.name}-{stamp}.csv"))
-        return super().instantiate_trainer(**kwargs, callbacks=callbacks)
+        trainer = super().instantiate_trainer(**kwargs, callbacks=callbacks)
+        if self.requested == "fit" and trainer.checkpoint_callback:  # after the best one, whose state it holds
+            trainer.callbacks.append(LastCheckpoint(config.checkpoint.dirpath))  # type: ignore[attr-defined]
+        return trainer
 
     def after_instantiate_classes(self) -> None:
         """If the teacher is a config, turn it into its checkpoint; what is wrong with the student is said before."""
-        if not isinstance(self.model, DistillationModule) or self.requested != "fit":
+        if self.requested != "fit":
             return
+        path = Path(self.model.teacher_path) if isinstance(self.model, DistillationModule) else None
+        if path and not path.is_file():  # before anything is fetched
+            raise InputError(
+                f"There is no teacher {path} below the folder you are in; give a checkpoint or its config."
+            )
         train = self.datamodule.split.train
-        self.model.require_catalogue(train.num_items)
-        path = Path(self.model.teacher_path)
+        self.model.require_options(train.num_items)
+        self._require_monitors()
+        if path is None:
+            return
         if path.suffix in (".yaml", ".yml"):
             self.model.teacher_path = str(ensure_teacher(path, self._parse_fit, self.datamodule))
         else:
             Teacher.load(path, train)
+
+    def _require_monitors(self) -> None:
+        """Refuse to watch a ranking metric that will never be logged."""
+        known = [f"val/{name}@{k}" for name in LOGGED_METRICS for k in self.model.cutoffs]
+        for key in ("checkpoint", "early_stopping"):
+            monitor = self.config.fit[key].monitor
+            if str(monitor).startswith("val/") and monitor not in known:
+                raise InputError(f"{key}.monitor: there is no metric {monitor!r}; {nearest(monitor, known)}")
 
     def _parse_fit(self, args: list[str]) -> dict[str, Any]:
         """Parse the options of another fit."""
@@ -208,7 +238,7 @@ class KdrecCLI(LightningCLI):
         """The run's name: as given, or the config file's, or the checkpoint's run."""
         config = self.config[self.requested]
         if config.name:
-            return config.name
+            return runs.require_name(config.name)
         if self.checkpoint_path:
             return self.checkpoint_path.resolve().parent.parent.name
         if config.config:
@@ -230,6 +260,9 @@ class KdrecCLI(LightningCLI):
             if self.trainer.state.status is TrainerStatus.INTERRUPTED:
                 raise Interrupted(self._how_to_resume()) from None
             raise
+        finally:
+            if is_first_rank():
+                runs.discard_if_empty(Path(self.config.fit.checkpoint.dirpath), runs.LOGS / self.name)
         if self.trainer.is_global_zero:
             report.after_fit(self.name, self.trainer, model, self._plain(self.config.fit), time.monotonic() - start)
 

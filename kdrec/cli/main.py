@@ -79,8 +79,8 @@ def main(args: Sequence[str] | None = None) -> int:
         first = (str(error).strip().splitlines() or [""])[0]
         print(f"kdrec: unexpected {type(error).__name__}: {first}\n(--debug shows the traceback)", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\nStopped before anything was trained.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"\n{stop or 'Stopped before anything was trained.'}", file=sys.stderr)
         return 130
 
 

@@ -53,17 +53,17 @@ def _misspelt(where: str, class_path: str, leaf: str, got: str, keys: list[str])
         if nested := re.search(r"Namespace\(class_path='([^']+)'", got):
             class_path = nested[1]
         owner = f"{class_path.rpartition('.')[2]} ({where})" if class_path else where
-        return f"{owner} has no option {found[1]!r}; {_nearest(found[1], _parameters(class_path))}"
+        return f"{owner} has no option {found[1]!r}; {nearest(found[1], _parameters(class_path))}"
     if found := re.search(r"does not accept option '([^']+)'|unrecognized arguments: (?:--)?([\w.]+)", leaf):
         name = found[1] or found[2]
         head, heads = name.partition(".")[0], {key.partition(".")[0] for key in keys}
-        near = _nearest(name, keys) if head in heads else _nearest(head, heads)
+        near = nearest(name, keys) if head in heads else nearest(head, heads)
         return f"There is no option {name!r}; {near}"
     if found := re.search(r"dot import path string: (\S+)", leaf):
         name, known = found[1].rpartition(".")[2], _classes()
         if name in known:
-            return f"{where or 'Here'}: {name} is no class that can stand there; see --help for those that can."
-        return f"{where}: there is no class {found[1]!r}; {_nearest(name, known)}"
+            return f"{where or 'This option'}: {name} is no class that can stand there; see --help for those that can."
+        return f"{where}: there is no class {found[1]!r}; {nearest(name, known)}"
     if found := re.search(r"(module '[^']+' has no attribute '[^']+'|No module named '[^']+')", leaf):
         return f"{where}: {found[1]}; give the dotted path of what you mean."
     return None
@@ -108,7 +108,8 @@ def _parameters(class_path: str) -> list[str]:
         return []
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Say which known name was probably meant, or which there are."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if near:
@@ -131,6 +132,7 @@ def quieten() -> None:
     """Silence what Lightning says that is of no use here; each line with its reason."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)  # devices, tips
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)  # the seed stands in the config
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     for message in (
         r".*does not have many workers.*",  # batches are slices of tensors: there is nothing for workers to do
         r".*recommended to use `self.log\(.*sync_dist=True.*",  # metrics are already equal on all ranks

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from kdrec.cli import runs
 from kdrec.errors import InputError
-from kdrec.evaluation.metrics import METRICS
+from kdrec.evaluation.metrics import LOGGED_METRICS
 from kdrec.models import checkpoint as files
 from kdrec.training.distillation import DistillationModule
 from kdrec.training.ranking import RankingModule
@@ -47,22 +47,21 @@ def after_fit(name: str, trainer: L.Trainer, module: RankingModule, config: Mapp
     if not best.is_file():
         return
     section = files.read(best)["kdrec"]
-    epochs = f"{section['epochs']} of {trainer.current_epoch}"
-    student = Row(name, module.recommender.num_parameters(), section["metrics"], epochs, f"{seconds:.0f}")
-    runs.write_record(
-        best.parent,
-        {
-            "config_sha256": runs.config_digest(config),
-            "data_digest": section["data_digest"],
-            "protocol": section["protocol"],
-            "metrics": section["metrics"],
-            "epochs": student.epochs,
-            "seconds": student.seconds,
-        },
-    )
-    rows = [student]
+    record = {
+        "config_sha256": runs.config_digest(config),
+        "data_digest": section["data_digest"],
+        "protocol": section["protocol"],
+        "metrics": section["metrics"],
+        "best_epoch": section["epochs"],
+        "epochs": trainer.current_epoch,
+        "seconds": round(seconds, 1),
+    }
+    runs.write_record(best.parent, record)
+    rows = [_row(name, module.recommender.num_parameters(), section["metrics"], record)]
     if isinstance(module, DistillationModule) and module.teacher is not None:
-        rows.insert(0, _teacher_row(Path(module.teacher.path), module.teacher.recommender.num_parameters()))
+        source, size = Path(module.teacher.path), module.teacher.recommender.num_parameters()
+        told = files.read(source)["kdrec"]["metrics"]
+        rows.insert(0, _row(f"teacher {source.parent.parent.name}", size, told, runs.read_record(source.parent)))
     logs = None
     if isinstance(trainer.logger, TensorBoardLogger):
         logs = Path(trainer.logger.log_dir)
@@ -84,9 +83,16 @@ def after_ranking(checkpoint: Path, trainer: L.Trainer, module: RankingModule, s
     logged = trainer.callback_metrics.items()
     metrics = {key.removeprefix(f"{stage}/"): float(value) for key, value in logged if key.startswith(f"{stage}/")}
     what = "Test" if stage == "test" else "Validation"
-    show(metrics_table(metrics, f"{what} of {checkpoint}\n{module.protocol}"))
+    num_users = len(module.metric(stage).per_user[0])
+    show(metrics_table(metrics, f"{what} of {checkpoint}\n{module.protocol}, {num_users:,} users"))
     if module.num_candidates is not None:
         show("Ranked among sampled items: these numbers say little and compare with no full ranking.")
+
+
+def require_place(path: Path) -> None:
+    """Raise InputError if a file cannot be put there."""
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise InputError(f"{path} cannot be written (it is a folder, or its folder is not there); name another file.")
 
 
 def write_per_user(path: Path, module: RankingModule, stage: str) -> None:
@@ -120,7 +126,7 @@ def metrics_table(metrics: Mapping[str, float], title: str) -> Table:
     table.add_column("metric")
     for k in cutoffs:
         table.add_column(f"@{k}", justify="right")
-    for name in (*METRICS, "recall_head", "recall_tail", "coverage"):
+    for name in LOGGED_METRICS:
         table.add_row(name, *(_number(metrics.get(f"{name}@{k}")) for k in cutoffs))
     return table
 
@@ -191,16 +197,11 @@ def show(*parts: Any) -> None:
         console.print(part, markup=False)
 
 
-def _teacher_row(path: Path, parameters: int) -> Row:
-    """Describe a teacher by what its checkpoint and its run say."""
-    told, record = files.read(path)["kdrec"], runs.read_record(path.parent)
-    return Row(
-        f"teacher {path.parent.parent.name}",
-        parameters,
-        told["metrics"],
-        str(record.get("epochs", "-")),
-        str(record.get("seconds", "-")),
-    )
+def _row(name: str, parameters: int, metrics: Mapping[str, float], record: Mapping[str, Any]) -> Row:
+    """Describe a model by its metrics and by its run.json, if it has one."""
+    if not record:
+        return Row(name, parameters, metrics)
+    return Row(name, parameters, metrics, f"{record['best_epoch']} of {record['epochs']}", f"{record['seconds']:.0f}")
 
 
 def _next_steps(checkpoint: Path, logs: Path | None) -> str:

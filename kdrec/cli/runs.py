@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,6 +63,27 @@ def newest_checkpoint(name: str | None = None, file: str = "best.ckpt") -> Path:
         place = CHECKPOINTS / name if name else CHECKPOINTS
         raise InputError(f"There is no {file} under {place}; run `kdrec fit` first, or name a file with --ckpt_path.")
     return found[-1]
+
+
+def require_name(name: str) -> str:
+    """Return the name of a run, or raise InputError if it is no single folder's name."""
+    if name in (".", "..") or Path(name).name != name:
+        raise InputError(f"--name is {name!r}; it names a folder below {CHECKPOINTS}, so it must hold no path.")
+    return name
+
+
+def discard_if_empty(folder: Path, logs: Path) -> None:
+    """Remove the folder of a fit that kept no checkpoint, with its logs."""
+    if (
+        folder.is_dir()
+        and not list(folder.glob("*.ckpt"))
+        and {file.name for file in folder.iterdir()} <= {"config.yaml"}
+    ):
+        shutil.rmtree(folder)
+        shutil.rmtree(logs / folder.name, ignore_errors=True)
+        for parent in (folder.parent, folder.parent.parent, logs, logs.parent):
+            if parent.is_dir() and not list(parent.iterdir()):
+                parent.rmdir()
 
 
 def shown(path: str | Path) -> Path:

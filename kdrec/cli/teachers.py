@@ -30,13 +30,11 @@ def ensure_teacher(config: Path, parse: Callable[[list[str]], dict[str, Any]], d
         data: The student's data.
 
     Raises:
-        InputError: If the config is missing or faulty, is for other data, or its training fails.
+        InputError: If the config is faulty, is for other data, or its training fails.
         KeyboardInterrupt: If it is interrupted.
 
     Side effects: May train for minutes, and writes a run folder under ``checkpoints``.
     """
-    if not config.is_file():
-        raise InputError(f"There is no teacher config {config} (from the folder you are in); give it or a checkpoint.")
     overrides = ["--data.init_args.root", str(data.root)]
     parsed = parse(["--config", str(config), *overrides])
     source, splitter = parsed["data"]["class_path"], parsed["data"]["init_args"]["splitter"]
@@ -66,7 +64,9 @@ def _trained(config: Path, config_sha256: str, data_digest: str, overrides: list
         }
         code = subprocess.run(command, env=environment, check=False).returncode
         if code in (130, -2):
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(
+                "Stopped while the teacher was trained; go on with it as said above, then repeat this."
+            )
         found = runs.finished_run(config_sha256, data_digest)
         if code or found is None:
             raise InputError(

@@ -10,6 +10,7 @@ from kdrec.data.interactions import Interactions
 from kdrec.errors import InputError
 
 METRICS = ("recall", "precision", "ndcg", "mrr", "map", "hit_rate")
+LOGGED_METRICS = (*METRICS, "recall_head", "recall_tail", "coverage")
 
 
 def ranking_metrics(hits: Tensor, num_relevant: Tensor, cutoffs: Sequence[int]) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ import inspect
 import platform
 import sys
 import warnings
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from pickle import UnpicklingError
@@ -74,6 +75,8 @@ def read(path: str | Path) -> dict[str, Any]:
             holds anything but tensors and plain values.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a checkpoint in it, such as {path}/best.ckpt.")
     if not path.is_file():
         raise InputError(f"There is no checkpoint {path}; `kdrec fit` makes one, and `ls checkpoints/*/*` shows yours.")
     try:
@@ -201,6 +204,17 @@ def _resolve(class_path: str) -> type | None:
     except (ImportError, AttributeError, ValueError):
         return None
     return found if isinstance(found, type) else None
+
+
+def shown(config: Mapping[str, Any]) -> str:
+    """Say a class with its arguments.
+
+    Example:
+        >>> shown({"class_path": "kdrec.models.bpr.BPR", "init_args": {"embedding_dim": 8}})
+        'BPR(embedding_dim=8)'
+    """
+    arguments = ", ".join(f"{name}={value}" for name, value in (config.get("init_args") or {}).items())
+    return f"{str(config.get('class_path')).rpartition('.')[2]}({arguments})"
 
 
 def _first_line(error: Exception) -> str:

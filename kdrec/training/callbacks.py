@@ -5,10 +5,21 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from kdrec.errors import InputError
 from kdrec.training.ranking import RankingModule
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keep the last finished epoch as last.ckpt; Lightning's ``save_last`` keeps it only when an epoch was the best.
+
+    Args:
+        folder: Where.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
 
 
 class TopItemsWriter(Callback):

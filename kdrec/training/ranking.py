@@ -76,8 +76,16 @@ class RankingModule(L.LightningModule):
             raise InputError(f"{type(self).__name__} needs an InteractionDataModule; pass one as datamodule=.")
         return found
 
-    def require_catalogue(self, num_items: int) -> None:
-        """Raise InputError if the cutoffs or the number of candidates do not fit a catalogue of that size."""
+    def require_options(self, num_items: int) -> None:
+        """Raise InputError if an option cannot work, before anything is spent: cutoffs, candidates, optimizer.
+
+        Args:
+            num_items: Size of the catalogue.
+        """
+        try:
+            self.optimizer([nn.Parameter(torch.zeros(1))])
+        except ValueError as error:  # torch's own words, such as: Invalid learning rate: -0.1
+            raise InputError(f"The optimizer refuses its options: {error}.") from error
         require_cutoffs(self.cutoffs, num_items)
         if self.num_candidates is not None:
             require_candidates(self.num_candidates, num_items)
@@ -218,18 +226,15 @@ class RankingModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a file whose model or data are not those of this run."""
         section = checkpoint.get("kdrec", {})
-        ours = {"model": files.as_config(self.recommender), "data_digest": self.train_data.digest}
-        for key, what in (("model", "model"), ("data_digest", "training data")):
-            if section.get(key) != ours[key]:
-                raise InputError(
-                    f"The checkpoint does not belong to this run: its {what} is {_short(section.get(key))} and here it "
-                    f"is {_short(ours[key])}; give the config and data that made it."
-                )
-
-
-def _short(value: Any) -> str:
-    """Say a class with its arguments, or the head of a digest."""
-    if isinstance(value, dict):
-        arguments = ", ".join(f"{name}={argument}" for name, argument in value["init_args"].items())
-        return f"{value['class_path'].rpartition('.')[2]}({arguments})"
-    return str(value)[:12]
+        model = files.as_config(self.recommender)
+        if section.get("model") != model:
+            raise InputError(
+                f"The checkpoint does not belong to this run: its model is {files.shown(section.get('model') or {})} "
+                f"and here it is {files.shown(model)}; give the config that made it."
+            )
+        if section.get("data_digest") != self.train_data.digest:
+            raise InputError(
+                f"The checkpoint does not belong to this run: its training data is {section.get('protocol')} "
+                f"({str(section.get('data_digest'))[:8]}) and here it is {self.protocol} "
+                f"({self.train_data.digest[:8]}); give the data that made it."
+            )

@@ -35,8 +35,12 @@ ADAM = {"class_path": "torch.optim.Adam"}
         (["--model.help", "NCF"], "NCF is no class that can stand there"),
         ([f"{M}.loss", "kdrec.models.losses.bprr"], "module 'kdrec.models.losses' has no attribute 'bprr'"),
         ([f"{M}.optimizer", ADAM | {"init_args": {"lrr": 1}}], "Adam (model.optimizer) has no option 'lrr'; did"),
-        ([f"{M}.teacher", "nowhere.ckpt"], "There is no checkpoint nowhere.ckpt"),
-        ([f"{M}.teacher", "nowhere.yaml"], "There is no teacher config nowhere.yaml"),
+        ([f"{M}.teacher", "nowhere.ckpt"], "There is no teacher nowhere.ckpt"),
+        ([f"{M}.teacher", "nowhere.yaml"], "There is no teacher nowhere.yaml"),
+        ([f"{M}.optimizer.init_args.lr", "-0.1"], "The optimizer refuses its options: Invalid learning rate: -0.1."),
+        (["--early_stopping.monitor", "val/ndgc@10"], "there is no metric 'val/ndgc@10'; did you mean 'val/ndcg@10'?"),
+        (["--name", "../x"], "--name is '../x'; it names a folder below checkpoints"),
+        (["--trainer.max_epoch", "1"], "There is no option 'trainer.max_epoch'; did you mean 'trainer.max_epochs'?"),
         (["--ckpt_path", "nowhere.ckpt"], "There is no checkpoint nowhere.ckpt"),
         (["--ckpt_path", "last"], "There is no last.ckpt under checkpoints/student"),
         (["--ckpt_path"], "argument --ckpt_path: expected one argument."),
@@ -125,7 +129,8 @@ def test_a_class_that_only_the_file_names_is_not_imported(kdrec: Kdrec, workplac
     for part, args in (("data", ["test"]), ("model", ["test"]), ("model", ["test", "--config", "teacher.yaml"])):
         changed = {**content, "kdrec": {**content["kdrec"], part: {"class_path": "trap.Trap", "init_args": {}}}}
         torch.save(changed, "trap.ckpt")
-        assert "names the class trap.Trap" in kdrec(*args, "--ckpt_path", "trap.ckpt").sentence
+        said = kdrec(*args, "--ckpt_path", "trap.ckpt").sentence
+        assert "names the class trap.Trap" in said or "holds Trap()" in said
     assert not Path("pwned").exists()
 
 
@@ -152,3 +157,31 @@ def test_an_unforeseen_error_is_one_line_and_code_1(kdrec: Kdrec, monkeypatch: p
     assert "Traceback" not in done.error
     with pytest.raises(ZeroDivisionError):
         kdrec("--debug", "fit", "--config", "teacher.yaml")
+
+
+def test_a_config_of_another_model_is_refused(kdrec: Kdrec) -> None:
+    assert kdrec("fit", "--config", "teacher.yaml").code == 0
+    wider = ["--model.init_args.recommender.init_args.embedding_dim", "4"]
+    for args in (wider, ["--config", "teacher.yaml", *wider]):
+        said = kdrec("test", *args).sentence
+        assert "holds BPR(embedding_dim=16, init_std=0.01) and the config says BPR(embedding_dim=4" in said
+
+
+def test_a_finished_run_is_left_alone(kdrec: Kdrec) -> None:
+    assert kdrec("fit", "--config", "teacher.yaml").code == 0
+    [record] = Path().glob("checkpoints/*/*/run.json")
+    before = record.read_text()
+    said = kdrec("fit", "--config", "teacher.yaml", "--ckpt_path", "last").sentence
+    assert "has trained 2 epochs and trainer.max_epochs is 2" in said
+    assert record.read_text() == before
+
+
+def test_a_folder_is_no_checkpoint(kdrec: Kdrec, workplace: Path) -> None:
+    assert f"{workplace} is a folder; name a checkpoint in it" in kdrec("test", "--ckpt_path", str(workplace)).sentence
+
+
+def test_a_place_for_per_user_values_is_checked_first(kdrec: Kdrec) -> None:
+    assert kdrec("fit", "--config", "teacher.yaml").code == 0
+    done = kdrec("test", "--per_user", "nowhere/users.csv")
+    assert "its folder is not there" in done.sentence
+    assert "Test of" not in done.out

@@ -76,7 +76,7 @@ def test_test_after_fit_and_from_the_file_print_the_same(fitted: Kdrec) -> None:
     after_fit = fitted("test", "--config", "teacher.yaml")
     newest = fitted("test", "--config", "teacher.yaml", "--ckpt_path", best)
     named = fitted("test", "--ckpt_path", best, "--data", "tests.generated.GeneratedDataModule")
-    assert f"taking the newest checkpoint, {best}" in after_fit.out
+    assert f"taking the newest checkpoint of teacher, {best}" in after_fit.out
     assert rows(after_fit.out) == rows(newest.out) == rows(named.out)
     assert rows(after_fit.out)["ndcg"]
 
@@ -188,8 +188,16 @@ def test_ctrl_c_keeps_the_last_checkpoint_and_says_how_to_go_on(kdrec: Kdrec) ->
     assert resumed.code == 0, resumed.error
     assert checkpoint.read(last)["kdrec"]["epochs"] == reached + 2
     assert (
-        "last.ckpt" in kdrec("fit", "--config", "teacher.yaml", "--ckpt_path", "last", "--trainer.max_epochs", "1").out
+        "last.ckpt"
+        in kdrec("fit", "--config", "teacher.yaml", "--ckpt_path", "last", "--trainer.max_epochs", str(reached + 3)).out
     )
+
+
+def test_the_last_epoch_is_kept_even_if_it_is_not_the_best(kdrec: Kdrec) -> None:
+    still = ["--model.init_args.optimizer", {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.0}}]
+    assert kdrec("fit", "--config", "teacher.yaml", *still, "--trainer.max_epochs", "4").code == 0
+    best, last = (checkpoint.read(only(f"checkpoints/teacher/*/{name}.ckpt"))["kdrec"] for name in ("best", "last"))
+    assert (best["epochs"], last["epochs"]) == (1, 4)
 
 
 def test_two_processes_count_every_user_once(kdrec: Kdrec) -> None:
@@ -205,7 +213,7 @@ def test_two_processes_count_every_user_once(kdrec: Kdrec) -> None:
     assert done.returncode == 0, done.stderr
     assert rows(done.stdout) == rows(single.out)
     assert Path("one.csv").read_bytes() == Path("two.csv").read_bytes()
-    assert json.loads(only("checkpoints/student/*/run.json").read_text())["epochs"].endswith("of 3")
+    assert json.loads(only("checkpoints/student/*/run.json").read_text())["epochs"] == 3
 
 
 def test_python_m_kdrec_is_kdrec(workplace: Path) -> None:

@@ -219,7 +219,7 @@ def test_missing_file(path: Path) -> None:
 
 
 def test_folder(tmp_path: Path) -> None:
-    refused(tmp_path, "There is no checkpoint")
+    refused(tmp_path, "is a folder; name a checkpoint in it")
 
 
 def test_cut_off(content: dict[str, Any], path: Path) -> None:
