@@ -21,6 +21,10 @@ class LastCheckpoint(ModelCheckpoint):
     def __init__(self, folder: str | Path) -> None:
         super().__init__(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: the file's place is all there is to know, so no later trainer has to bring this callback."""
+        return {}
+
 
 class TopItemsWriter(Callback):
     """Write each user's best items to a CSV file while predictions are made, under raw ids and titles.

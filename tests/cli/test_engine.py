@@ -31,7 +31,9 @@ def rows(table: str) -> dict[str, list[str]]:
 
 @pytest.fixture
 def fitted(kdrec: Kdrec) -> Kdrec:
-    assert kdrec("fit", "--config", "teacher.yaml").code == 0
+    done = kdrec("fit", "--config", "teacher.yaml")
+    assert done.code == 0, done.error
+    assert "warning" not in done.error.lower()
     return kdrec
 
 
@@ -85,6 +87,7 @@ def test_a_bare_test_takes_the_newest(fitted: Kdrec) -> None:
     time.sleep(0.01)
     assert fitted("fit", "--config", "teacher.yaml", "--name", "later").code == 0
     done = fitted("test")
+    assert "warning" not in done.error.lower()
     assert f"taking the newest checkpoint, {only('checkpoints/later/*/best.ckpt')}" in done.out
     assert rows(done.out)["recall"]
 
