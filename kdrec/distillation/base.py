@@ -113,6 +113,10 @@ class Distiller(nn.Module, ABC):
             progress: Share of the training that is done, in [0, 1).
         """
 
+    def figures(self, teacher: Teacher) -> dict[str, float]:
+        """Return what is worth a curve beside the terms: name -> number, logged once an epoch as ``train/NAME``."""
+        return {}
+
     @abstractmethod
     def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
         """Return the terms to add to the loss: name -> scalar, weight included. Each is logged as ``train/NAME``."""

@@ -151,6 +151,18 @@ class HTD(Distiller):
         """As `Distiller.on_epoch_start`: lowers the temperature."""
         self.temperature = self.first_temperature * (self.last_temperature / self.first_temperature) ** progress
 
+    def figures(self, teacher: Teacher) -> dict[str, float]:
+        """As `Distiller.figures`: the temperature and, for each side, groups in use and the largest one's share."""
+        result = {"htd_temperature": self.temperature}
+        for name, side, vectors in (
+            ("users", self.users, teacher.user_vectors()),
+            ("items", self.items, teacher.item_vectors()),
+        ):
+            sizes = torch.bincount(side.groups(vectors), minlength=self.num_groups)
+            result[f"htd_{name}_groups"] = float((sizes > 0).sum())
+            result[f"htd_{name}_largest"] = float(sizes.max() / sizes.sum())
+        return result
+
     def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
         """As `Distiller.forward`; terms ``htd_entity``, ``htd_group`` and ``htd_assignment``."""
         weight = self.weight

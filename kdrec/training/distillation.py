@@ -68,6 +68,12 @@ class DistillationModule(RankingModule):
         super().on_train_epoch_start()
         self.distiller.on_epoch_start(self.current_epoch / max(1, self.trainer.max_epochs or 1))
 
+    def on_train_epoch_end(self) -> None:
+        """As `RankingModule.on_train_epoch_end`, with the distiller's figures."""
+        super().on_train_epoch_end()
+        assert self.teacher is not None
+        self.log_dict({f"train/{name}": value for name, value in self.distiller.figures(self.teacher).items()})
+
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """As `RankingModule.terms`, with the distiller's terms beside the base loss."""
         assert self.teacher is not None

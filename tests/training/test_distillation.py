@@ -11,6 +11,7 @@ from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
 from kdrec.distillation.base import Distiller, Teacher
 from kdrec.distillation.ftd import FTD
+from kdrec.distillation.htd import HTD
 from kdrec.errors import InputError
 from kdrec.models import checkpoint
 from kdrec.models.base import Recommender
@@ -57,7 +58,7 @@ def distilled(teacher_file: Path, distiller: Distiller, epochs: int = 2, **optio
     return module
 
 
-@pytest.mark.parametrize("make", [FTD, Hint, lambda: FTD(scope="all")], ids=["FTD", "Hint", "FTD-all"])
+@pytest.mark.parametrize("make", [FTD, HTD, Hint, lambda: FTD(scope="all")], ids=["FTD", "HTD", "Hint", "FTD-all"])
 def test_the_teacher_is_bit_identical_after_fit(teacher_file: Path, make: Callable[[], Distiller]) -> None:
     before = deepcopy(checkpoint.restore(teacher_file).state_dict())
     teacher = distilled(teacher_file, make()).teacher
@@ -132,6 +133,16 @@ def test_the_distiller_hears_how_far_the_training_is(teacher_file: Path) -> None
     distiller = Hint()
     distilled(teacher_file, distiller, epochs=4)
     assert distiller.progress == [0.0, 0.25, 0.5, 0.75]
+
+
+def test_the_distillers_figures_are_logged(teacher_file: Path) -> None:
+    logged = distilled(
+        teacher_file, HTD(num_groups=3, first_temperature=1.0, last_temperature=0.01)
+    ).trainer.callback_metrics
+    assert logged["train/htd_temperature"].item() == pytest.approx(0.1)  # half of the way at the second of two epochs
+    assert 1 <= logged["train/htd_users_groups"].item() <= 3
+    assert 1 / 3 <= logged["train/htd_items_largest"].item() <= 1
+    assert {"train/htd_entity", "train/htd_group", "train/htd_assignment"} <= set(logged)
 
 
 def test_a_student_is_tested_without_its_teacher(teacher_file: Path, tmp_path: Path) -> None:
