@@ -125,7 +125,7 @@ def _read_parquet(path: Path, columns: dict[str, tuple[str, Kind]]) -> pd.DataFr
     try:
         whole = pd.read_parquet(path)
     except ImportError:
-        raise InputError(f"{path} needs pyarrow: python -m pip install pyarrow.") from None
+        raise InputError(f"{path} needs pyarrow; install the extra with python -m pip install '.[parquet]'.") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as Parquet ({str(error).splitlines()[0][:120]}).") from None
     missing = [source for source, _ in columns.values() if source not in whole]

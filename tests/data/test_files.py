@@ -38,7 +38,6 @@ def test_separators(tmp_path: Path, name: str, separator: str | None) -> None:
 
 
 def test_parquet(tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow")
     folder(tmp_path)
     frame = pd.DataFrame({"user_id": [1, 1, 2], "item_id": [5, 6, 5]})
     frame.to_parquet(tmp_path / "mine/log.parquet")
