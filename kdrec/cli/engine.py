@@ -93,7 +93,10 @@ class KdrecCLI(CommandLine):
         folder = Path(config.ckpt_path).parent if config.ckpt_path else runs.new_folder(self.name)
         self.repeatable = config.clone()  # what config.yaml shall say: a run of its own, not this folder again
         self.repeatable["name"], self.repeatable["ckpt_path"] = self.name, None
-        config.checkpoint.dirpath = str(config.checkpoint.dirpath or folder)
+        given = config.checkpoint.dirpath
+        if is_first_rank() and given and not config.ckpt_path and Path(given, "config.yaml").exists():
+            raise InputError(f"{given} holds a run or a config already; name another --checkpoint.dirpath.")
+        config.checkpoint.dirpath = str(given or folder)
         if is_first_rank():  # the other ranks are told where by ModelCheckpoint
             runs.require_writable(Path(config.checkpoint.dirpath))
 
@@ -168,7 +171,7 @@ class KdrecCLI(CommandLine):
                 raise Interrupted(self._how_to_resume()) from None
             raise
         finally:
-            if is_first_rank():
+            if is_first_rank() and self.repeatable.checkpoint.dirpath is None and not self.config.fit.ckpt_path:
                 runs.discard_if_empty(Path(self.config.fit.checkpoint.dirpath), runs.LOGS / self.name)
         if self.trainer.is_global_zero:
             report.after_fit(self.name, self.trainer, model, self.plain(self.config.fit), time.monotonic() - start)

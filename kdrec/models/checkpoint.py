@@ -174,7 +174,7 @@ def require_known_classes(config: Any, path: str | Path) -> None:
     if not isinstance(arguments, dict) or not isinstance(config.get("class_path"), str):
         raise InputError(f"{damaged} it does not say its classes as class_path and init_args; make it again.")
     class_path = config["class_path"]
-    module, _, name = class_path.rpartition(".")
+    module = class_path.rpartition(".")[0]
     if module.partition(".")[0] != "kdrec" and module not in sys.modules:
         raise InputError(
             f"The checkpoint {path} names the class {class_path}, which kdrec does not import on a file's word; "

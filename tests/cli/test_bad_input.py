@@ -185,3 +185,11 @@ def test_a_place_for_per_user_values_is_checked_first(kdrec: Kdrec) -> None:
     done = kdrec("test", "--per_user", "nowhere/users.csv")
     assert "its folder is not there" in done.sentence
     assert "Test of" not in done.out
+
+
+def test_a_folder_with_a_config_is_not_written_over(kdrec: Kdrec) -> None:
+    Path("mine").mkdir()
+    Path("mine/config.yaml").write_text("precious")
+    said = kdrec("fit", "--config", "teacher.yaml", "--checkpoint.dirpath", "mine").sentence
+    assert "mine holds a run or a config already" in said
+    assert Path("mine/config.yaml").read_text() == "precious"
