@@ -1,88 +1,17 @@
 """Hierarchical Topology Distillation."""
 
-import math
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
+from kdrec.distillation.assignment import GroupAssignment
 from kdrec.distillation.base import Distiller, Teacher, batch_entities, num_ranks
-from kdrec.distillation.topology import group_blocks, grouped_distance, normalise, prototypes
+from kdrec.distillation.topology import grouped_distance, normalise, prototypes
 from kdrec.errors import InputError
 from kdrec.models.base import Recommender
-
-_RESOLUTION = 1e-7  # a share below this does not change a float32 sum
-_SPARSE_BELOW = 0.5  # share of (entity, expert) pairs in use below which only those are computed
-
-
-class GroupAssignment(nn.Module):
-    """Sort the entities of one side into groups by the teacher's view, and let an expert per group meet the teacher.
-
-    Args:
-        student_dim: ds.
-        teacher_dim: dt.
-        num_groups: K groups, each with an expert perceptron ds -> (ds + dt) // 2 -> dt.
-
-    References:
-        Kang et al., KDD 2021, sec. 4.2 (group assignment).
-    """
-
-    def __init__(self, student_dim: int, teacher_dim: int, num_groups: int) -> None:
-        super().__init__()
-        hidden = (student_dim + teacher_dim) // 2
-        self.selector = nn.Linear(teacher_dim, num_groups)
-        self.first = nn.Parameter(torch.empty(num_groups, hidden, student_dim))
-        self.first_bias = nn.Parameter(torch.empty(num_groups, hidden))
-        self.second = nn.Parameter(torch.empty(num_groups, teacher_dim, hidden))
-        self.second_bias = nn.Parameter(torch.empty(num_groups, teacher_dim))
-        for weight, bias in ((self.first, self.first_bias), (self.second, self.second_bias)):
-            bound = 1 / math.sqrt(weight.shape[2])
-            nn.init.uniform_(weight, -bound, bound)
-            nn.init.uniform_(bias, -bound, bound)
-
-    def groups(self, teacher: Tensor) -> Tensor:
-        """Return each entity's group: (n, dt) -> (n,) int64; no noise, no gradient."""
-        with torch.no_grad():
-            return self.selector(teacher).argmax(1)
-
-    def shares(self, teacher: Tensor, temperature: float) -> Tensor:
-        """Draw how much of each expert every entity takes: (n, dt) -> (n, K), rows sum to 1.
-
-        Side effects: draws Gumbel noise from torch's generator.
-        """
-        chances = functional.softmax(self.selector(teacher), dim=1)
-        noise = -torch.empty_like(chances).exponential_().clamp_(min=1e-30).log()
-        return functional.softmax((torch.log(chances + 1e-10) + noise) / temperature, dim=1)
-
-    def forward(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-        """Return the sum over entities of |e^t - sum_k z_k f_k(e^s)|^2."""
-        shares = self.shares(teacher, temperature)
-        rows, experts = torch.nonzero(shares.detach() > _RESOLUTION, as_tuple=True)
-        if len(rows) < _SPARSE_BELOW * shares.numel():
-            guess = self._of_used_experts(student, shares, rows, experts)
-        else:
-            guess = self._of_all_experts(student, shares)
-        return (teacher - guess).square().sum()
-
-    def _of_all_experts(self, student: Tensor, shares: Tensor) -> Tensor:
-        """Scale the stacked hidden layer by the shares and multiply once with the stacked second layer."""
-        num_groups, hidden = self.first_bias.shape
-        inner = functional.linear(student, self.first.flatten(0, 1), self.first_bias.flatten()).relu()
-        scaled = inner.view(-1, num_groups, hidden) * shares.unsqueeze(2)
-        return scaled.flatten(1) @ self.second.mT.flatten(0, 1) + shares @ self.second_bias
-
-    def _of_used_experts(self, student: Tensor, shares: Tensor, rows: Tensor, experts: Tensor) -> Tensor:
-        """Give each expert only the entities that take something of it, as blocks of equal size."""
-        blocks = group_blocks(experts, len(self.first))
-        padded_rows = torch.cat((rows, rows.new_zeros(1)))[blocks]
-        padded_shares = torch.cat((shares[rows, experts], shares.new_zeros(1)))[blocks]  # 0 where a block is filled up
-        inner = torch.baddbmm(self.first_bias.unsqueeze(1), student[padded_rows], self.first.mT).relu()
-        outer = torch.baddbmm(self.second_bias.unsqueeze(1), inner, self.second.mT) * padded_shares.unsqueeze(2)
-        guess = student.new_zeros(len(student), outer.shape[2])
-        return guess.index_add(0, padded_rows.flatten(), outer.flatten(0, 1))
 
 
 class HTD(Distiller):
@@ -174,13 +103,14 @@ class HTD(Distiller):
             weight /= num_ranks()  # every rank adds the same pairs, and the loss sums over ranks
         ours = student.user_vectors(users), student.item_vectors(items)
         theirs = teacher.user_vectors(users), teacher.item_vectors(items)
-        assignment = self.users(ours[0], theirs[0], self.temperature) + self.items(ours[1], theirs[1], self.temperature)
-        groups = torch.cat((self.users.groups(theirs[0]), self.items.groups(theirs[1]) + self.num_groups))
+        of_users, user_groups = self.users(ours[0], theirs[0], self.temperature)
+        of_items, item_groups = self.items(ours[1], theirs[1], self.temperature)
+        groups = torch.cat((user_groups, item_groups + self.num_groups))
         entity, group = self._topology(torch.cat(ours), torch.cat(theirs), groups)
         return {
             "htd_entity": weight * self.gamma * entity,
             "htd_group": weight * self.gamma * group,
-            "htd_assignment": weight * (1 - self.gamma) * assignment,
+            "htd_assignment": weight * (1 - self.gamma) * (of_users + of_items),
         }
 
     def _topology(self, student: Tensor, teacher: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:

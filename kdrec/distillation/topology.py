@@ -3,6 +3,7 @@
 The topology of n entities is their n x n table of cosines. No kernel here builds that table.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from kdrec.errors import InputError
 
+_TABLE_SIZE = 1 << 20  # numbers of tables in memory at once, where tables are needed
 _EPSILON = 1e-8  # below this length a vector counts as zero, and its cosine with anything is 0
 
 
@@ -62,38 +64,25 @@ def gram_square(vectors: Tensor) -> Tensor:
 
 
 class _TopologyDistance(torch.autograd.Function):
-    """The factored distance with its gradient written out: five small products, nothing n x n."""
+    """The factored distance with its gradient written out."""
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor, teacher_square: Tensor) -> Tensor:
-        own = student.T @ student  # (ds, ds)
-        cross = teacher.T @ student  # (dt, ds)
-        ctx.save_for_backward(student, teacher, own, cross)
-        value = own.double().square().sum() + teacher_square - 2 * cross.double().square().sum()
+        value, gradient = _factored(student, teacher, teacher_square)
+        ctx.save_for_backward(gradient)
         return value.clamp_(min=0).to(student.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        student, teacher, own, cross = ctx.saved_tensors
-        return torch.addmm(student @ own, teacher, cross, alpha=-1).mul_(4 * gradient), None, None
+        return ctx.saved_tensors[0] * gradient, None, None
 
 
-def group_blocks(groups: Tensor, num_groups: int) -> Tensor:
-    """List the members of each group: (n,) group of each entity -> (num_groups, m) entities, ``n`` where there is none.
-
-    ``m`` is the size of the largest group. ``table`` with a zero row appended, indexed by the result, gives the groups'
-    rows as one batch of equal blocks. On a GPU, reading ``m`` waits for the device once.
-
-    Example:
-        >>> group_blocks(torch.tensor([1, 0, 1]), 3).tolist()
-        [[1, 3], [0, 2], [3, 3]]
-    """
-    counts = torch.bincount(groups, minlength=num_groups)
-    order = groups.argsort(stable=True)
-    place = torch.arange(len(groups), device=groups.device) - (counts.cumsum(0) - counts)[groups[order]]
-    blocks = groups.new_full((num_groups, int(counts.max()) if len(groups) else 0), len(groups))
-    blocks[groups[order], place] = order
-    return blocks
+def _factored(student: Tensor, teacher: Tensor, teacher_square: Tensor) -> tuple[Tensor, Tensor]:
+    """Return distance (float64) and gradient (n, ds): four small products, nothing n x n."""
+    own = student.T @ student  # (ds, ds)
+    cross = teacher.T @ student  # (dt, ds)
+    value = own.double().square().sum() + teacher_square - 2 * cross.double().square().sum()
+    return value, torch.addmm(student @ own, teacher, cross, alpha=-1).mul_(4)
 
 
 def grouped_distance(
@@ -101,8 +90,10 @@ def grouped_distance(
 ) -> Tensor:
     """Sum the squared differences of the two topologies over the pairs of one group only.
 
-    Groups are compared block by block, n * n / num_groups numbers where they are even; where one group holds nearly
-    all, by the n * n table.
+    Entities are sorted by group, so that each group is a slice: n * n / num_groups pairs where groups are even, and
+    never a masked n x n table. If all pairs count, a group larger than the widths costs O(n d^2) by the factored form
+    of `topology_distance`. The gradient is found together with the value, so no table outlives its group. On a GPU,
+    the sizes of the groups are read once, which waits for the device.
 
     Args:
         student: (n, ds) unit or zero rows.
@@ -117,18 +108,77 @@ def grouped_distance(
     References:
         Kang et al., Topology Distillation for Recommender System, KDD 2021, eq. 8 (entity level).
     """
-    blocks = group_blocks(groups, num_groups)
-    if blocks.numel() * blocks.shape[1] <= len(groups) ** 2:
-        s, t = (torch.cat((rows, rows.new_zeros(1, rows.shape[1])))[blocks] for rows in (student, teacher))
-        ours, theirs = torch.bmm(s, s.mT), torch.bmm(t, t.mT)
-        together = None
-    else:
-        ours, theirs = student @ student.T, teacher @ teacher.T
-        together = groups.unsqueeze(0) == groups.unsqueeze(1)
-    square = (theirs - ours).square()
+    order = groups.argsort(stable=True)
+    sizes = torch.bincount(groups, minlength=num_groups).tolist()
+    ours, theirs = student.index_select(0, order), teacher.index_select(0, order)
+    return _GroupedDistance.apply(ours, theirs, sizes, positive_only)
+
+
+class _GroupedDistance(torch.autograd.Function):
+    """Value and gradient of the distance within slices."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, sizes: list[int], positive_only: bool) -> Tensor:
+        gradient = torch.empty_like(student)
+        value = torch.zeros((), dtype=torch.float64, device=student.device)
+        tables: list[tuple[Tensor, ...]] = []
+        sizes = [size for size in sizes if size]
+        for s, t, out in zip(student.split(sizes), teacher.split(sizes), gradient.split(sizes), strict=True):
+            if positive_only or len(s) < s.shape[1] + t.shape[1]:
+                rows = max(1, _TABLE_SIZE // len(s))
+                tables += [
+                    (part_s, part_t, s, t, part_out)
+                    for part_s, part_t, part_out in zip(s.split(rows), t.split(rows), out.split(rows), strict=True)
+                ]
+            else:
+                distance, slope = _factored(s, t, gram_square(t))
+                value += distance
+                out.copy_(slope)
+        for some in _runs(tables):
+            value += _tabulated(some, positive_only)
+        ctx.save_for_backward(gradient)
+        return value.to(student.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return ctx.saved_tensors[0] * gradient, None, None, None
+
+
+def _runs(tables: list[tuple[Tensor, ...]]) -> Iterator[list[tuple[Tensor, ...]]]:
+    """Cut a list of (some rows, ..., all rows, ...) into runs whose tables hold about `_TABLE_SIZE` numbers."""
+    run: list[tuple[Tensor, ...]] = []
+    size = 0
+    for table in tables:
+        numbers = len(table[0]) * len(table[2])
+        if run and size + numbers > _TABLE_SIZE:
+            yield run
+            run, size = [], 0
+        run.append(table)
+        size += numbers
+    if run:
+        yield run
+
+
+def _tabulated(tables: list[tuple[Tensor, ...]], positive_only: bool) -> Tensor:
+    """Return the distance (float64) by tables side by side in one buffer, and write the gradients.
+
+    Args:
+        tables: For each (some rows of the student, the same of the teacher, all rows of the group of the student, of
+            the teacher, where the gradient of some rows goes).
+        positive_only: As in `grouped_distance`.
+    """
+    sizes = [len(some) * len(every) for some, _, every, _, _ in tables]
+    truth, difference = tables[0][0].new_empty(2, sum(sizes))
+    for (s, t, all_s, all_t, _), flat, other in zip(tables, truth.split(sizes), difference.split(sizes), strict=True):
+        torch.mm(t, all_t.T, out=flat.view(len(s), len(all_t)))
+        torch.mm(s, all_s.T, out=other.view(len(s), len(all_s)))
+    difference -= truth
     if positive_only:
-        square = square * (theirs > 0)
-    return (square if together is None else square * together).sum()
+        difference *= truth > 0
+    for (s, _, all_s, _, out), flat in zip(tables, difference.split(sizes), strict=True):
+        torch.mm(flat.view(len(s), len(all_s)), all_s, out=out)
+        out *= 4
+    return torch.dot(difference, difference).double()
 
 
 def prototypes(vectors: Tensor, groups: Tensor, num_groups: int) -> Tensor:
