@@ -10,7 +10,7 @@ import pytest
 import kdrec
 
 ROOT = Path(kdrec.__file__).parent
-LAYERS = ["data", "models", "evaluation", "distillation", "training", "deploy", "cli"]
+LAYERS = ["data", "models", "evaluation", "distillation", "training", "deploy", "studies", "cli"]
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 
 

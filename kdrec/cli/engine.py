@@ -16,12 +16,12 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from kdrec.cli import checkpoints, report, runs
-from kdrec.cli.messages import explain, is_first_rank, nearest, quieten, say
+from kdrec.cli.messages import explain, is_first_rank, quieten, say
 from kdrec.cli.parser import CommandLine
 from kdrec.cli.teachers import ensure_teacher
 from kdrec.data.base import InteractionDataModule
 from kdrec.distillation.base import Teacher
-from kdrec.errors import InputError
+from kdrec.errors import InputError, nearest
 from kdrec.evaluation.metrics import LOGGED_METRICS
 from kdrec.models import checkpoint as files
 from kdrec.training.callbacks import LastCheckpoint, TopItemsWriter
@@ -40,10 +40,7 @@ def run(args: Sequence[str]) -> int:
     Raises:
         InputError: On bad input of any kind.
     """
-    for room in _DISCOVERED:  # so that --help lists every class and short names resolve
-        package = importlib.import_module(f"kdrec.{room}")
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"kdrec.{room}.{module.name}")
+    discover()
     quieten()
     try:
         KdrecCLI(args)
@@ -55,6 +52,14 @@ def run(args: Sequence[str]) -> int:
         print(f"\n{stop}", file=sys.stderr)
         return 130
     return 0
+
+
+def discover() -> None:
+    """Import every room whose classes a config may name, so that --help lists them and short names resolve."""
+    for room in _DISCOVERED:
+        package = importlib.import_module(f"kdrec.{room}")
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"kdrec.{room}.{module.name}")
 
 
 class Interrupted(Exception):

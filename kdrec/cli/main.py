@@ -1,18 +1,23 @@
 """The command ``kdrec``: answer at once what needs no model, and turn every fault into one sentence."""
 
 import difflib
+import importlib
+import pkgutil
 import sys
 import traceback
 from collections.abc import Sequence
 
 from kdrec import __version__
+from kdrec.cli import commands
 from kdrec.errors import InputError
 
+_EXTRA = {module.name: f"kdrec.cli.commands.{module.name}" for module in pkgutil.iter_modules(commands.__path__)}
 COMMANDS = {
     "fit": "train a teacher alone, or a student with a teacher at its side",
     "validate": "rank the full catalogue for the validation items of a checkpoint's data",
     "test": "the same for the test items; without --ckpt_path, of the newest checkpoint",
     "predict": "write every user's best unseen items to a file",
+    **{name: importlib.import_module(path).SUMMARY for name, path in _EXTRA.items()},
 }
 
 HELP = f"""kdrec {__version__}: make recommender systems small by knowledge distillation.
@@ -66,6 +71,8 @@ def main(args: Sequence[str] | None = None) -> int:
         hint = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(COMMANDS)}."
         return _fail(f"There is no command {args[0]!r}; {hint}")
     try:
+        if args[0] in _EXTRA:
+            return importlib.import_module(_EXTRA[args[0]]).run(args[1:])
         from kdrec.cli.engine import run  # here, since it imports torch and lightning
 
         return run(args)

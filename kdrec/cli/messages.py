@@ -1,6 +1,5 @@
 """What is said while a command runs: the parser's complaints in one sentence, and no noise."""
 
-import difflib
 import importlib
 import inspect
 import logging
@@ -9,6 +8,8 @@ import re
 import sys
 import warnings
 from collections.abc import Iterable
+
+from kdrec.errors import nearest
 
 _NOISE = re.compile(
     r"^(Does not validate against|Subtypes?:|Errors:|Expected a <class 'NoneType'>|Given value type|"
@@ -106,15 +107,6 @@ def _parameters(class_path: str) -> list[str]:
         return [*inspect.signature(getattr(importlib.import_module(module), name).__init__).parameters][1:]
     except (ImportError, AttributeError, ValueError):
         return []
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Say which known name was probably meant, or which there are."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    return f"it has {', '.join(known)}." if 0 < len(known) <= 12 else "see --help for what there is."
 
 
 def is_first_rank() -> bool:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from kdrec.cli import checkpoints, runs
-from kdrec.cli.messages import explain, nearest
+from kdrec.cli.messages import explain
 from kdrec.data.base import InteractionDataModule
-from kdrec.errors import InputError
+from kdrec.errors import InputError, nearest
 from kdrec.training.ranking import RankingModule
 
 
@@ -108,3 +109,23 @@ class CommandLine(LightningCLI):
         except argparse.ArgumentError as error:
             keys = [action.dest for action in self._parser("fit")._actions]
             raise InputError(f"{' '.join(args[:2])}: {explain(error.message, keys)}") from error
+
+
+class FitParser(CommandLine):
+    """Reads the options of ``kdrec fit`` and does nothing with them."""
+
+    def __init__(self) -> None:
+        super().__init__(["fit"])
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Wait to be asked, by `parse_fit`."""
+        self.config = Namespace(fit=Namespace(seed_everything=False), subcommand="fit")
+
+    def before_instantiate_classes(self) -> None:
+        """Do nothing."""
+
+    def instantiate_classes(self) -> None:
+        """Do nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Do nothing."""
