@@ -1,0 +1,102 @@
+"""A study in figures: quality against size, and learning curves."""
+
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdrec.errors import InputError
+from kdrec.studies.plan import TEACHER, Cell, Study
+from kdrec.studies.results import Result
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MARKERS = "osD^vPX*"
+
+
+def draw(study: Study, results: Mapping[Cell, Result], output: Path) -> list[Path]:
+    """Draw the figures of the finished cells.
+
+    Args:
+        study: The plan.
+        results: Its finished cells.
+        output: Folder of the study.
+
+    Returns:
+        What was written: size.png, and curves.png if validation was logged.
+
+    Raises:
+        InputError: If matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure  # heavy, and an extra
+    except ImportError:
+        raise InputError("Figures need matplotlib; install the extra: python -m pip install '.[study]'.") from None
+    students = [student for student in study.students if any(cell.student == student for cell in results)]
+    written = []
+    if any(cell.method != TEACHER for cell in results):
+        figure = Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
+        _draw_sizes(figure.add_subplot(), study, results)
+        figure.savefig(output / "size.png")
+        written.append(output / "size.png")
+    if any(result.curve for cell, result in results.items() if cell.method != TEACHER):
+        columns = min(len(students), 4)
+        rows = -(-len(students) // columns)
+        figure = Figure(figsize=(1 + 3.2 * columns, 0.6 + 2.8 * rows), dpi=150, layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        for place, student in enumerate(students):
+            _draw_curves(axes[place // columns][place % columns], study, results, student)
+        for place in range(len(students), rows * columns):
+            axes[place // columns][place % columns].set_axis_off()
+        figure.supxlabel("epoch", fontsize="medium")
+        figure.supylabel(f"validation {study.metric}", fontsize="medium")
+        axes[0][0].legend(frameon=False, fontsize="small")
+        figure.savefig(output / "curves.png")
+        written.append(output / "curves.png")
+    return written
+
+
+def _draw_sizes(axes: "Axes", study: Study, results: Mapping[Cell, Result]) -> None:
+    """Draw the metric against the size of the model, with a bar of one standard deviation over seeds."""
+    for number, method in enumerate(study.methods):
+        points = []
+        for student in study.students:
+            some = [result for cell, result in results.items() if (cell.method, cell.student) == (method, student)]
+            if some:
+                values = [result.metrics[study.metric] for result in some]
+                deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+                points.append((some[0].parameters * 4 / 2**20, statistics.fmean(values), deviation))
+        if points:
+            sizes, means, deviations = zip(*sorted(points), strict=True)
+            axes.errorbar(
+                sizes, means, deviations, marker=_MARKERS[number % len(_MARKERS)], markersize=5, capsize=3, label=method
+            )
+    teachers = [result for cell, result in results.items() if cell.method == TEACHER]
+    if teachers:
+        mean = statistics.fmean(result.metrics[study.metric] for result in teachers)
+        size = teachers[0].parameters * 4 / 2**20
+        axes.axhline(mean, color="0.6", linestyle="--", linewidth=1, zorder=0)
+        axes.text(
+            0.02, mean, f"teacher, {size:.1f} MiB", transform=axes.get_yaxis_transform(), va="bottom", color="0.4"
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel("size of the model, MiB (float32)")
+    axes.set_ylabel(f"test {study.metric}")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+
+
+def _draw_curves(axes: "Axes", study: Study, results: Mapping[Cell, Result], student: str) -> None:
+    """Draw the validation metric over the epochs, the mean over seeds, for each method of a student."""
+    for method in [*study.methods, TEACHER]:
+        wanted = "" if method == TEACHER else student
+        curves = [dict(r.curve) for c, r in results.items() if (c.method, c.student) == (method, wanted) and r.curve]
+        if not curves:
+            continue
+        epochs = sorted(set.intersection(*(set(curve) for curve in curves)))
+        means = [statistics.fmean(curve[epoch] for curve in curves) for epoch in epochs]
+        style: dict[str, Any] = {"color": "0.6", "linestyle": "--"} if method == TEACHER else {}
+        axes.plot(epochs, means, label=method, linewidth=1.4, **style)
+    axes.set_title(f"student {student}" if student else "student", fontsize="medium")
+    axes.grid(alpha=0.3)

@@ -1,0 +1,179 @@
+"""A study in tables: results.csv for machines, table.md for people, and a summary for the terminal."""
+
+import csv
+import io
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich import box
+from rich.table import Table
+
+from kdrec.errors import InputError
+from kdrec.evaluation.significance import Comparison, compare
+from kdrec.studies.plan import TEACHER, Cell, Study
+from kdrec.studies.results import PER_USER, Result, as_rows, folder_of, read_users
+
+Results = Mapping[Cell, Result]
+
+
+def write_tables(study: Study, results: Results, output: Path) -> list[Path]:
+    """Write results.csv and table.md, each atomically.
+
+    Args:
+        study: The plan.
+        results: Its finished cells; there may be fewer than the plan has.
+        output: Folder of the study.
+
+    Returns:
+        What was written.
+    """
+    rows = as_rows(study, results)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    contents = {"results.csv": text.getvalue(), "table.md": markdown(study, results, output)}
+    for name, content in contents.items():
+        temporary = output / f".{name}.tmp"
+        temporary.write_text(content, encoding="utf-8")
+        temporary.replace(output / name)
+    return [output / name for name in contents]
+
+
+def markdown(study: Study, results: Results, output: Path) -> str:
+    """Return the study as Markdown: the metric by size and method, what else was measured, and significance."""
+    protocols = sorted({result.protocol for result in results.values()})
+    tested = "last epoch" if study.checkpoint == "last" else "best epoch on validation"
+    parts = [
+        f"# {study.name}",
+        f"{' / '.join(protocols)}; test {study.metric}; {tested}; {len(results)} of {len(study.cells)} cells. "
+        f"Mean ± standard deviation over seeds (number of seeds).",
+        _by_size(study, results),
+        "## More metrics\n\n" + _more(study, results),
+    ]
+    comparisons = significance(study, results, output)
+    if comparisons:
+        parts.append(
+            f"## Significance\n\nPaired t test over the users, whose values are averaged over seeds; 95 % intervals, "
+            f"p by Holm's correction for the {len(comparisons)} comparisons.\n\n"
+            + _lines(
+                ["student", "first", "second", "first - second", "95 % interval", "p, corrected", "users"],
+                [
+                    [
+                        student,
+                        c.first,
+                        c.second,
+                        f"{c.difference:+.4f}",
+                        f"{c.low:+.4f} .. {c.high:+.4f}",
+                        f"{c.corrected_p:.2g}",
+                        f"{c.num_users:,}",
+                    ]
+                    for student, c in comparisons
+                ],
+            )
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def significance(study: Study, results: Results, output: Path) -> list[tuple[str, Comparison]]:
+    """Compare every two methods of each student, and each with the teacher: (student, comparison).
+
+    All pairs are corrected together.
+    """
+    values: dict[str, np.ndarray] = {}
+    pairs: list[tuple[str, str]] = []
+    users: list[str] | None = None
+    for method, student in _groups(study, results):
+        rows = []
+        for cell in results:
+            if (cell.method, cell.student) == (method, student):
+                ids, row = read_users(folder_of(output, cell) / PER_USER, study.metric)
+                if users is not None and ids != users:
+                    raise InputError(f"{folder_of(output, cell)} was tested on other users than the cells before it.")
+                users = ids
+                rows.append(row)
+        values[f"{method}\n{student}"] = np.stack(rows)
+    for student in study.students:
+        names = [f"{method}\n{student}" for method in reversed(study.methods)] + [f"{TEACHER}\n"]
+        known = [name for name in names if name in values]
+        pairs += [(first, second) for place, first in enumerate(known) for second in known[place + 1 :]]
+    return [
+        (
+            c.first.partition("\n")[2],
+            Comparison(**vars(c) | {"first": c.first.partition("\n")[0], "second": c.second.partition("\n")[0]}),
+        )
+        for c in (compare(values, pairs) if pairs else [])
+    ]
+
+
+def summary_table(study: Study, results: Results) -> Table:
+    """Lay out the metric by student and method for the terminal."""
+    table = Table(title=f"{study.name}: test {study.metric}", box=box.SIMPLE_HEAD, title_justify="left")
+    for number, name in enumerate(["student", "parameters", *study.methods]):
+        table.add_column(name, justify="left" if not number else "right")
+    for row in _size_rows(study, results):
+        table.add_row(*row)
+    return table
+
+
+def _by_size(study: Study, results: Results) -> str:
+    return _lines(["student", "parameters", *study.methods], _size_rows(study, results))
+
+
+def _size_rows(study: Study, results: Results) -> list[list[str]]:
+    """Return a row for the teacher and each student: label, parameters, the metric by method."""
+    rows = []
+    teachers = [result for cell, result in results.items() if cell.method == TEACHER]
+    if teachers:
+        cells = [_spread(teachers, study.metric), *[""] * (len(study.methods) - 1)]
+        rows.append([TEACHER, f"{teachers[0].parameters:,}", *cells])
+    for student in study.students:
+        of_student = {cell: result for cell, result in results.items() if cell.student == student != ""}
+        if student == "":
+            of_student = {cell: result for cell, result in results.items() if cell.method != TEACHER}
+        if not of_student:
+            continue
+        by_method = [
+            [result for cell, result in of_student.items() if cell.method == method] for method in study.methods
+        ]
+        size = next(iter(of_student.values())).parameters
+        share = f" ({size / teachers[0].parameters:.0%})" if teachers else ""
+        rows.append([student, f"{size:,}{share}", *(_spread(some, study.metric) for some in by_method)])
+    return rows
+
+
+def _more(study: Study, results: Results) -> str:
+    """Return every method and student with the usual metrics and the seconds of a fit."""
+    cutoff = study.metric.partition("@")[2]
+    shown = ["recall@10", "ndcg@10", f"recall@{cutoff}", f"ndcg@{cutoff}"]
+    shown += [f"recall_head@{cutoff}", f"recall_tail@{cutoff}"]
+    shown = [name for name in dict.fromkeys(shown) if name in next(iter(results.values())).metrics]
+    rows = []
+    for method, student in _groups(study, results):
+        some = [result for cell, result in results.items() if (cell.method, cell.student) == (method, student)]
+        means = [f"{statistics.fmean(result.metrics[name] for result in some):.4f}" for name in shown]
+        seconds = statistics.median(result.seconds for result in some)
+        rows.append([method, student, *means, f"{seconds:.0f}", f"{some[0].epochs}"])
+    return _lines(["method", "student", *shown, "seconds", "epochs"], rows)
+
+
+def _groups(study: Study, results: Results) -> list[tuple[str, str]]:
+    """Return the (method, student) of the finished cells, in the study's order."""
+    return list(dict.fromkeys((cell.method, cell.student) for cell in study.cells if cell in results))
+
+
+def _spread(results: Sequence[Result], metric: str) -> str:
+    """Write mean, standard deviation and number of seeds."""
+    values = [result.metrics[metric] for result in results]
+    if not values:
+        return "-"
+    deviation = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.4f}{deviation} ({len(values)})"
+
+
+def _lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a Markdown table."""
+    rule = ["---" if name in ("student", "method", "first", "second") else "--:" for name in header]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *rows])
