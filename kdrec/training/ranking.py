@@ -18,6 +18,7 @@ from kdrec.evaluation.ranking import CatalogueRanking, require_candidates
 from kdrec.models import checkpoint as files
 from kdrec.models import losses
 from kdrec.models.base import Recommender
+from kdrec.training.optimizers import LazyAdam, let_embeddings_be_sparse
 
 
 class RankingModule(L.LightningModule):
@@ -111,6 +112,8 @@ class RankingModule(L.LightningModule):
         if not parameters:
             raise InputError(f"{type(self.recommender).__name__} has nothing to train; choose another recommender.")
         optimizer = self.optimizer(parameters)
+        if isinstance(optimizer, LazyAdam):
+            let_embeddings_be_sparse(self)
         if self.lr_scheduler is None:
             return optimizer
         return [optimizer], [self.lr_scheduler(optimizer)]
