@@ -86,7 +86,17 @@ class InteractionFiles(InteractionDataModule):
                     f"{file}: user {frame['user'][strangers].iloc[0]} is not in {files[0]}, so nothing can be learned "
                     f"of them; take their rows out."
                 )
-        return Interactions.from_frame(pd.concat(frames, ignore_index=True))
+        whole = pd.concat(frames, ignore_index=True)
+        repeated = whole.duplicated(["user", "item"]).to_numpy()
+        if repeated.any():
+            user, item = whole.loc[repeated.argmax(), ["user", "item"]]
+            places = [
+                str(file)
+                for file, frame in zip(files, frames, strict=True)
+                for _ in range(int(((frame["user"] == user) & (frame["item"] == item)).sum()))
+            ]
+            raise InputError(f"User {user} and item {item} stand in {' and again in '.join(places)}; keep one of them.")
+        return Interactions.from_frame(whole)
 
     def cut(self, interactions: Interactions) -> Split:
         """As `InteractionDataModule.cut`; ready-made parts stay as they are."""

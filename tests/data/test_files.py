@@ -66,7 +66,8 @@ def test_ready_made_parts_stay_as_they_are(tmp_path: Path) -> None:
     ("changes", "complaint"),
     [
         ({"valid_csv": "3,a\n"}, "valid.csv: user 3 is not in .*train.csv"),
-        ({"test_csv": "1,a\n"}, "user 1, item a occurs more than once"),
+        ({"test_csv": "1,a\n"}, "User 1 and item a stand in .*train.csv and again in .*test.csv"),
+        ({"train_csv": "1,a\n2,a\n2,a\n"}, "User 2 and item a stand in .*train.csv and again in .*train.csv"),
         ({"test_csv": "1\n"}, "test.csv, line 2: 1 fields where 2 are needed"),
     ],
 )
