@@ -8,14 +8,18 @@ import yaml
 
 from kdrec.models.bpr import BPR
 from kdrec.models.ncf import NCF
+from kdrec.studies.plan import read_study
 from tests.commandline import ROOT, Kdrec
 
-CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml"))
+CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").glob("*.yaml"))
+STUDIES = sorted(path.relative_to(ROOT) for path in (ROOT / "configs" / "studies").glob("*.yaml"))
 every_config = pytest.mark.parametrize("config", CONFIGS, ids=str)
 
 
 def test_none_is_missed() -> None:
-    assert len(CONFIGS) == 6
+    assert len(CONFIGS) == 10
+    assert len(STUDIES) == 1
+    assert len([*(ROOT / "configs").rglob("*.yaml")]) == len(CONFIGS) + len(STUDIES)
 
 
 @every_config
@@ -41,8 +45,10 @@ def test_trains_one_epoch_on_generated_data(kdrec: Kdrec, config: Path, monkeypa
     options = yaml.safe_load((ROOT / config).read_text())
     options["data"] = {"class_path": "tests.generated.GeneratedDataModule", "init_args": {"num_items": 60}}
     options["trainer"] |= {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False}
+    options["trainer"]["check_val_every_n_epoch"] = 1
+    options["checkpoint"] = {"every_n_epochs": 1}
     if teacher := options["model"]["init_args"].get("teacher"):
-        wide = yaml.safe_load((ROOT / teacher).read_text()) | {key: options[key] for key in ("data", "trainer")}
+        wide = yaml.safe_load((ROOT / teacher).read_text()) | {key: options[key] for key in ("data", "trainer", "checkpoint")}
         Path("teacher.yaml").write_text(yaml.safe_dump(wide))
         options["model"]["init_args"]["teacher"] = "teacher.yaml"
     Path("config.yaml").write_text(yaml.safe_dump(options))
@@ -63,3 +69,15 @@ def test_a_student_is_at_most_a_tenth_of_its_teacher(config: Path) -> None:
         model.build(943, 1682)
         sizes.append(model.num_parameters())
     assert sizes[0] <= 0.1 * sizes[1]
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=str)
+def test_a_study_teaches_and_its_cells_parse(study: Path, monkeypatch: pytest.MonkeyPatch, kdrec: Kdrec) -> None:
+    monkeypatch.chdir(ROOT)
+    text = "\n".join(line for line in study.read_text().splitlines() if line.startswith("#"))
+    assert f"kdrec study {study}" in text
+    for word in ("Command", "Prerequisite", "Expected", "Hardware", "Time"):
+        assert re.search(rf"^# {word}", text, re.MULTILINE), word
+    done = kdrec("study", str(study), "--list", "--output", str(ROOT / "nowhere"))
+    assert done.code == 0, done.error
+    assert f"0 of {len(read_study(study).cells)} cells are finished" in done.out

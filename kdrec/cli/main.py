@@ -38,6 +38,7 @@ examples:
   kdrec test                                                      the newest checkpoint on its test items
   kdrec test --ckpt_path checkpoints/ncf_ftd/RUN/best.ckpt        a certain one
   kdrec fit --config configs/ncf_ftd.yaml --print_config          every key with its value, to start a config from
+  kdrec study configs/studies/kdd21.yaml --jobs 2                 a grid of fits, its table, significance and figures
   tensorboard --logdir logs                                       the curves
 """
 

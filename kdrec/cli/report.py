@@ -38,13 +38,17 @@ def after_fit(name: str, trainer: L.Trainer, module: RankingModule, config: Mapp
 
     Args:
         name: Of the run.
-        trainer: After its fit. If it kept no checkpoint (fast_dev_run and the like), nothing happens.
+        trainer: After its fit. If it kept no best checkpoint (fast_dev_run, or too few epochs to validate), only the
+            place of the last one is said.
         module: What it trained.
         config: The resolved config, plain.
         seconds: How long the fit took, without the teacher's.
     """
     best = runs.shown(getattr(trainer.checkpoint_callback, "best_model_path", ""))
     if not best.is_file():
+        last = runs.shown(Path(getattr(trainer.checkpoint_callback, "dirpath", None) or "", "last.ckpt"))
+        if last.is_file():
+            show(f"\nNo epoch was validated, so there is no best one; the last of {trainer.current_epoch} is {last}")
         return
     section = files.read(best)["kdrec"]
     record = {
