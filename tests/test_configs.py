@@ -48,7 +48,9 @@ def test_trains_one_epoch_on_generated_data(kdrec: Kdrec, config: Path, monkeypa
     options["trainer"]["check_val_every_n_epoch"] = 1
     options["checkpoint"] = {"every_n_epochs": 1}
     if teacher := options["model"]["init_args"].get("teacher"):
-        wide = yaml.safe_load((ROOT / teacher).read_text()) | {key: options[key] for key in ("data", "trainer", "checkpoint")}
+        wide = yaml.safe_load((ROOT / teacher).read_text()) | {
+            key: options[key] for key in ("data", "trainer", "checkpoint")
+        }
         Path("teacher.yaml").write_text(yaml.safe_dump(wide))
         options["model"]["init_args"]["teacher"] = "teacher.yaml"
     Path("config.yaml").write_text(yaml.safe_dump(options))

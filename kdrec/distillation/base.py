@@ -67,12 +67,12 @@ class Teacher:
     def user_vectors(self, users: Tensor | None = None) -> Tensor:
         """Return the vectors of users (B,) as (B, dt), or of all users."""
         table = self._tables()[0]
-        return table if users is None else table[users]
+        return table if users is None else table.index_select(0, users)  # many times faster than indexing, on a CPU
 
     def item_vectors(self, items: Tensor | None = None) -> Tensor:
         """Return the vectors of items (B,) as (B, dt), or of all items."""
         table = self._tables()[1]
-        return table if items is None else table[items]
+        return table if items is None else table.index_select(0, items)
 
     @torch.no_grad()
     def _tables(self) -> tuple[Tensor, Tensor]:

@@ -44,7 +44,7 @@ class FTD(Distiller):
         weight = self.weight
         if self.scope == "batch":
             users, items = batch_entities(batch)
-            target = self._teacher[torch.cat((users, items + student.num_users))]
+            target = self._teacher.index_select(0, torch.cat((users, items + student.num_users)))
             square = gram_square(target)
         else:
             users = torch.arange(student.num_users, device=student.device)
