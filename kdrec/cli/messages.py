@@ -131,6 +131,7 @@ def quieten() -> None:
         r".*smaller than the logging interval.*",  # training terms are logged once an epoch
         r".*The dirpath has changed from.*",  # a checkpoint that was moved
         r".*Checkpoint directory .* exists and is not empty.*",  # a run that is resumed
+        r".*callbacks used to create the checkpoint need to be provided.*",  # a test needs none of a fit's callbacks
         r".*isinstance\(treespec, LeafSpec\).* is deprecated.*",  # between Lightning and torch, not ours
     ):
         warnings.filterwarnings("ignore", message)
