@@ -219,7 +219,7 @@ def test_two_processes_count_every_user_once(kdrec: Kdrec) -> None:
 
 def test_a_normal_run_warns_of_nothing(workplace: Path) -> None:
     watched = ["--checkpoint.monitor", "val/recall@5", "--early_stopping.monitor", "val/recall@5"]
-    for args in (["fit", "--config", "teacher.yaml", *watched], ["test"], ["test", "--config", "teacher.yaml"]):
+    for args in (["fit", "--config", "teacher.yaml", *watched], ["test", "--config", "teacher.yaml"]):
         command = [sys.executable, "-m", "kdrec", *args, "--trainer.enable_progress_bar", "false"]
         assert not subprocess.run(command, capture_output=True, text=True, check=True).stderr
 
