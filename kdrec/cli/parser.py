@@ -73,15 +73,19 @@ class CommandLine(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and explain what cannot be parsed."""
-        options = {option for action in self._parser(self.requested)._actions for option in action.option_strings}
-        for name in (arg.partition("=")[0] for arg in args if arg.startswith("--")):
-            if name not in options and any(option.startswith(name) for option in options):  # argparse would complete it
-                raise InputError(f"There is no option {name[2:]!r}; {nearest(name[2:], [o[2:] for o in options])}")
+        self._require_whole_options(args)
         try:
             self.config = parser.parse_args(args)
         except (argparse.ArgumentError, TypeError, ValueError) as error:
             keys = [action.dest for action in self._parser(self.requested)._actions]
             raise InputError(explain(getattr(error, "message", None) or str(error), keys)) from error
+
+    def _require_whole_options(self, args: Sequence[str]) -> None:
+        """Refuse a shortened option, which argparse would complete."""
+        options = {option for action in self._parser(self.requested)._actions for option in action.option_strings}
+        for name in (arg.partition("=")[0] for arg in args if arg.startswith("--")):
+            if name not in options and any(option.startswith(name) for option in options):
+                raise InputError(f"There is no option {name[2:]!r}; {nearest(name[2:], [o[2:] for o in options])}")
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: kdrec's checkpoints carry no Lightning hyper-parameters; see `checkpoints.choose`."""
@@ -104,11 +108,13 @@ class CommandLine(LightningCLI):
 
     def parse_fit(self, args: list[str]) -> dict[str, Any]:
         """Parse the options of another fit."""
+        self._require_whole_options(args)
         try:
             return self.plain(self._parser("fit").parse_args(args))
-        except argparse.ArgumentError as error:
+        except (argparse.ArgumentError, TypeError, ValueError) as error:
             keys = [action.dest for action in self._parser("fit")._actions]
-            raise InputError(f"{' '.join(args[:2])}: {explain(error.message, keys)}") from error
+            message = getattr(error, "message", None) or str(error)
+            raise InputError(f"{' '.join(args[:2])}: {explain(message, keys)}") from error
 
 
 class FitParser(CommandLine):

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,14 +34,19 @@ def draw(study: Study, results: Mapping[Cell, Result], output: Path) -> list[Pat
         from matplotlib.figure import Figure  # heavy, and an extra
     except ImportError:
         raise InputError("Figures need matplotlib; install the extra: python -m pip install '.[study]'.") from None
-    students = [student for student in study.students if any(cell.student == student for cell in results)]
+    results = {  # the study may have moved on to another metric than a cell was watched by
+        cell: result if result.curve_metric in ("", study.metric) else replace(result, curve=[])
+        for cell, result in results.items()
+    }
+    drawn = [cell for cell in results if cell.method != TEACHER]
+    students = [student for student in study.students if any(cell.student == student for cell in drawn)]
     written = []
-    if any(cell.method != TEACHER for cell in results):
+    if drawn:
         figure = Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
         _draw_sizes(figure.add_subplot(), study, results)
         figure.savefig(output / "size.png")
         written.append(output / "size.png")
-    if any(result.curve for cell, result in results.items() if cell.method != TEACHER):
+    if any(results[cell].curve for cell in drawn):
         columns = min(len(students), 4)
         rows = -(-len(students) // columns)
         figure = Figure(figsize=(1 + 3.2 * columns, 0.6 + 2.8 * rows), dpi=150, layout="constrained")
@@ -51,7 +57,9 @@ def draw(study: Study, results: Mapping[Cell, Result], output: Path) -> list[Pat
             axes[place // columns][place % columns].set_axis_off()
         figure.supxlabel("epoch", fontsize="medium")
         figure.supylabel(f"validation {study.metric}", fontsize="medium")
-        axes[0][0].legend(frameon=False, fontsize="small")
+        panels = [panel.get_legend_handles_labels() for panel in axes.flat]  # a method may be in some panels only
+        shown = {label: handle for handles, labels in panels for handle, label in zip(handles, labels, strict=True)}
+        axes[0][0].legend(shown.values(), shown.keys(), frameon=False, fontsize="small")
         figure.savefig(output / "curves.png")
         written.append(output / "curves.png")
     return written
@@ -70,8 +78,9 @@ def _draw_sizes(axes: "Axes", study: Study, results: Mapping[Cell, Result]) -> N
         if points:
             sizes, means, deviations = zip(*sorted(points), strict=True)
             axes.errorbar(
-                sizes, means, deviations, marker=_MARKERS[number % len(_MARKERS)], markersize=5, capsize=3, label=method
-            )
+                sizes, means, deviations, label=method, color=f"C{number}", marker=_MARKERS[number % len(_MARKERS)],
+                markersize=5, capsize=3,
+            )  # fmt: skip
     teachers = [result for cell, result in results.items() if cell.method == TEACHER]
     if teachers:
         mean = statistics.fmean(result.metrics[study.metric] for result in teachers)
@@ -89,14 +98,14 @@ def _draw_sizes(axes: "Axes", study: Study, results: Mapping[Cell, Result]) -> N
 
 def _draw_curves(axes: "Axes", study: Study, results: Mapping[Cell, Result], student: str) -> None:
     """Draw the validation metric over the epochs, the mean over seeds, for each method of a student."""
-    for method in [*study.methods, TEACHER]:
+    for number, method in enumerate([*study.methods, TEACHER]):
         wanted = "" if method == TEACHER else student
         curves = [dict(r.curve) for c, r in results.items() if (c.method, c.student) == (method, wanted) and r.curve]
         if not curves:
             continue
         epochs = sorted(set.intersection(*(set(curve) for curve in curves)))
         means = [statistics.fmean(curve[epoch] for curve in curves) for epoch in epochs]
-        style: dict[str, Any] = {"color": "0.6", "linestyle": "--"} if method == TEACHER else {}
+        style: dict[str, Any] = {"color": "0.6", "linestyle": "--"} if method == TEACHER else {"color": f"C{number}"}
         axes.plot(epochs, means, label=method, linewidth=1.4, **style)
     axes.set_title(f"student {student}" if student else "student", fontsize="medium")
     axes.grid(alpha=0.3)

@@ -86,7 +86,7 @@ def read_study(path: Path) -> Study:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"The study {path} is no YAML: {' '.join(str(error).split())[:160]}.") from None
     content = _mapping(content, path, "The file", _KEYS, required=("metric", "methods", "grid"))
-    name = str(content.get("name", path.stem))
+    name = str(content.get("name") or path.stem)
     if Path(name).name != name or name in (".", ".."):
         raise InputError(f"{path}: name is {name!r}; it names a folder, so it must hold no path.")
     checkpoint = content.get("checkpoint", "best")
@@ -103,12 +103,12 @@ def read_study(path: Path) -> Study:
     cells = _cells(content["grid"], configs, path)
     wanted = sorted({cell.seed for cell in cells if cell.needs_teacher})
     if wanted and "teacher" not in content:
-        raise InputError(f"{path}: there is no teacher, and {cells[0].method} needs one; add teacher: CONFIG.")
-    seeds = sorted({cell.seed for cell in cells}) if "teacher" in content else []
+        needy = next(cell.method for cell in cells if cell.needs_teacher)
+        raise InputError(f"{path}: there is no teacher, and {needy} needs one; add teacher: CONFIG.")
     teachers = []
     if "teacher" in content:
         arguments, _ = _method(content["teacher"], path, "teacher", shared)
-        teachers = [Cell(TEACHER, "", seed, (*arguments, *_seed(seed))) for seed in seeds]
+        teachers = [Cell(TEACHER, "", seed, (*arguments, *_seed(seed))) for seed in wanted]
     return Study(
         name,
         str(content["metric"]),
@@ -123,12 +123,12 @@ def _cells(grid: Any, configs: Mapping[str, tuple[tuple[str, ...], dict[str, Any
     """Spell out the blocks of a grid."""
     if not isinstance(grid, Sequence) or isinstance(grid, str) or not grid:
         raise InputError(f"{path}: grid must be a list of blocks, each with students, methods and seeds.")
-    cells: dict[tuple[str, str, int], Cell] = {}
+    cells: dict[str, Cell] = {}  # by folder
     for number, given in enumerate(grid):
         where = f"grid[{number}]"
         block = _mapping(given, path, where, _BLOCK_KEYS)
         students = _listed(block.get("students", [{}]), path, f"{where}.students")
-        for method in _listed(block.get("methods", list(configs)), path, f"{where}.methods"):
+        for method in map(str, _listed(block.get("methods", list(configs)), path, f"{where}.methods")):
             if method not in configs:
                 raise InputError(f"{path}: {where} names the unknown method {method!r}; {nearest(method, configs)}")
             arguments, config = configs[method]
@@ -138,9 +138,14 @@ def _cells(grid: Any, configs: Mapping[str, tuple[tuple[str, ...], dict[str, Any
                     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
                         raise InputError(f"{path}: {where}.seeds holds {seed!r}; seeds are whole numbers from 0 on.")
                     cell = Cell(method, label, seed, (*arguments, *options, *_seed(seed)), "teacher" in config)
-                    if (method, label, seed) in cells:
-                        raise InputError(f"{path}: the cell {cell.label} stands in the grid twice; take one out.")
-                    cells[method, label, seed] = cell
+                    if other := cells.get(cell.name):
+                        raise InputError(
+                            f"{path}: the cell {cell.label!r} stands in the grid twice; take one out."
+                            if other == cell
+                            else f"{path}: the cells {other.label!r} and {cell.label!r} would share the folder "
+                            f"{cell.name}; give them names or options that tell them apart."
+                        )
+                    cells[cell.name] = cell
     return list(cells.values())
 
 
@@ -150,10 +155,10 @@ def _method(given: Any, path: Path, where: str, shared: tuple[str, ...]) -> tupl
     entry = _mapping(entry, path, where, ("config", "options"), required=("config",))
     config = Path(str(entry["config"]))
     try:
-        model = yaml.safe_load(config.read_text())["model"].get("init_args") or {}
+        model = {**(yaml.safe_load(config.read_text())["model"].get("init_args") or {})}
     except OSError:
         raise InputError(f"{path}: {where}: there is no config {config} below the folder you are in.") from None
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError):
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
         raise InputError(f"{path}: {where}: {config} is no config of `kdrec fit`.") from None
     return ("--config", str(config), *shared, *_options(entry.get("options"), path, f"{where}.options")), model
 
@@ -163,9 +168,9 @@ def _student(given: Any, model: Mapping[str, Any], path: Path, where: str) -> tu
     if not isinstance(given, Mapping):
         raise InputError(f"{path}: {where}.students holds {given!r}; each is a mapping such as {{embedding_dim: 20}}.")
     role = "student" if "student" in model else "recommender"
-    options = [(f"--model.init_args.{role}.init_args.{key}", json.dumps(value)) for key, value in given.items()]
+    options = {f"model.init_args.{role}.init_args.{key}": value for key, value in given.items()}
     label = str(*given.values()) if len(given) == 1 else " ".join(f"{key}={value}" for key, value in given.items())
-    return label, tuple(text for option in options for text in option)
+    return label, _options(options, path, where)
 
 
 def _options(given: Any, path: Path, where: str) -> tuple[str, ...]:
@@ -174,7 +179,7 @@ def _options(given: Any, path: Path, where: str) -> tuple[str, ...]:
         return ()
     if not isinstance(given, Mapping):
         raise InputError(f"{path}: {where} must map options of `kdrec fit` to values, and is {given!r}.")
-    values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in given.items()}
+    values = {key: value if isinstance(value, str) else json.dumps(value, default=str) for key, value in given.items()}
     return tuple(text for key, value in values.items() for text in (f"--{key}", value))
 
 
@@ -191,7 +196,8 @@ def _listed(given: Any, path: Path, where: str) -> list[Any]:
 def _mapping(given: Any, path: Path, where: str, keys: Sequence[str], required: Sequence[str] = ()) -> dict[str, Any]:
     """Return a mapping that holds the required keys and none but the known ones."""
     if not isinstance(given, Mapping):
-        raise InputError(f"{path}: {where} must map {', '.join(keys)} to values, and is {type(given).__name__}.")
+        found = "empty" if given is None else repr(given)[:80]
+        raise InputError(f"{path}: {where} must map {', '.join(keys)} to values, and is {found}.")
     for key in given:
         if key not in keys:
             raise InputError(f"{path}: {where} has no key {key!r}; {nearest(str(key), keys)}")

@@ -31,6 +31,7 @@ class Result:
         checkpoint: What was tested, relative to the cell's folder.
         metrics: Test metrics, means over users.
         curve: (epoch, the study's metric on validation).
+        curve_metric: What the metric of the curve was; the study may have moved on to another.
     """
 
     identity: str
@@ -43,6 +44,7 @@ class Result:
     checkpoint: str
     metrics: dict[str, float]
     curve: list[tuple[int, float]]
+    curve_metric: str = ""
 
 
 def folder_of(output: Path, cell: Cell) -> Path:
@@ -53,8 +55,9 @@ def folder_of(output: Path, cell: Cell) -> Path:
 def read_result(folder: Path) -> Result | None:
     """Return what is known of a cell, or None if it is not finished."""
     try:
-        return Result(**json.loads((folder / RESULT).read_text()))
-    except (OSError, json.JSONDecodeError, TypeError):
+        said = json.loads((folder / RESULT).read_text())
+        return Result(**said | {"curve": [(epoch, value) for epoch, value in said["curve"]]})
+    except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
@@ -96,21 +99,25 @@ def read_users(path: Path, metric: str) -> tuple[list[str], np.ndarray]:
     if not rows or metric not in rows[0]:
         known = ", ".join(name for name in (rows[0] if rows else {}) if name != "user")
         raise InputError(f"{path} has no metric {metric!r}; choose the study's metric among {known}.")
-    return [row["user"] for row in rows], np.array([float(row[metric]) for row in rows])
+    return [row["user"] for row in rows], np.array([float(row[metric] or "nan") for row in rows])
 
 
 def mean_metrics(path: Path) -> dict[str, float]:
     """Return the mean over users of every metric in a per-user file; users without a value are left out."""
     with open(path, newline="") as file:
-        header = next(csv.reader(file))
-    values = np.genfromtxt(path, delimiter=",", skip_header=1, usecols=range(1, len(header)), ndmin=2)
-    return {name: float(value) for name, value in zip(header[1:], np.nanmean(values, axis=0), strict=True)}
+        header, *rows = csv.reader(file)
+    values = np.array([[float(value or "nan") for value in row[1:]] for row in rows])
+    with np.errstate(invalid="ignore"):  # 0 / 0 where no user has a value
+        means = np.nansum(values, axis=0) / np.count_nonzero(~np.isnan(values), axis=0)
+    return dict(zip(header[1:], means.tolist(), strict=True))
 
 
 def learning_curve(logs: Path, metric: str) -> list[tuple[int, float]]:
     """Read (epoch, value) of a validation metric from a run's TensorBoard files; empty if there are none."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # slow to import
 
+    if not logs.is_dir():  # a config may turn the logger off
+        return []
     events = EventAccumulator(str(logs), size_guidance={"scalars": 0})
     events.Reload()
     if not {"epoch", f"val/{metric}"} <= set(events.Tags()["scalars"]):

@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+from kdrec.errors import InputError
 from kdrec.models import checkpoint as files
 from kdrec.studies.plan import Cell, Study
 from kdrec.studies.results import PER_USER, Result, folder_of, learning_curve, mean_metrics, write_result
 
 _LOG = "log.txt"
 _POLL_SECONDS = 0.2
+_GRACE_SECONDS = 10
 
 
 @dataclass
@@ -74,6 +76,7 @@ class Runner:
         self.output = output
         self.jobs = jobs
         self.show = show
+        self.name = output.resolve().name or study.name  # of the logs, so that two outputs do not share them
         self.threads = max(1, (os.cpu_count() or 1) // jobs)
         self.results: dict[Cell, Result] = {}
         self.failures: dict[Cell, str] = {}
@@ -95,6 +98,7 @@ class Runner:
                     self._advance(job)
                 self.show(self._progress())
                 time.sleep(_POLL_SECONDS)
+            self.results = {cell: self.results[cell] for cell in self.study.cells if cell in self.results}
         finally:
             for job in self._running:
                 self._stop(job)
@@ -118,12 +122,13 @@ class Runner:
             shutil.rmtree(folder)
         shutil.rmtree(self._logs(cell), ignore_errors=True)
         folder.mkdir(parents=True)
-        fit = ["fit", *cell.arguments, "--name", self.study.name, "--checkpoint.dirpath", str(folder)]
+        fit = ["fit", *cell.arguments, "--name", self.name, "--checkpoint.dirpath", str(folder)]
         if teacher is not None:
             weights = folder_of(self.output, teacher) / f"{self.study.checkpoint}.ckpt"
             fit += ["--model.init_args.teacher", str(weights)]
         tested = str(folder / f"{self.study.checkpoint}.ckpt")
-        test = ["test", "--ckpt_path", tested, "--per_user", str(folder / PER_USER)]
+        test = ["test", "--config", str(folder / "config.yaml"), "--ckpt_path", tested]
+        test += ["--per_user", str(folder / PER_USER)]
         quiet = ["--trainer.enable_progress_bar", "false"]
         commands = [[sys.executable, "-m", "kdrec", *command, *quiet] for command in (fit, test)]
         log = open(folder / _LOG, "w", encoding="utf-8")  # noqa: SIM115 - open while the processes write
@@ -144,7 +149,14 @@ class Runner:
         if not job.commands:
             self._running.remove(job)
             job.log.close()
-            self._keep(job)
+            try:
+                result = self._result(job)
+                write_result(job.folder, result)
+            except (OSError, InputError) as error:
+                self._fail(job.cell, f"it left no result ({str(error).rstrip('.')}); see {job.folder / _LOG}")
+                return
+            self.results[job.cell] = result
+            self.show(self._progress(finished=(job.cell, result)))
             return
         job.log.write(f"$ kdrec {' '.join(job.commands[0][3:])}\n")
         job.log.flush()
@@ -157,10 +169,10 @@ class Runner:
             preexec_fn=_die_with_parent,
         )
 
-    def _keep(self, job: _Job) -> None:
+    def _result(self, job: _Job) -> Result:
         record = json.loads((job.folder / "run.json").read_text())
         weights = job.folder / f"{self.study.checkpoint}.ckpt"
-        result = Result(
+        return Result(
             identity=self.identities[job.cell],
             protocol=record["protocol"],
             parameters=files.restore(weights).num_parameters(),
@@ -171,10 +183,8 @@ class Runner:
             checkpoint=str(weights.relative_to(job.folder)),
             metrics=mean_metrics(job.folder / PER_USER),
             curve=learning_curve(self._logs(job.cell), self.study.metric),
+            curve_metric=self.study.metric,
         )
-        write_result(job.folder, result)
-        self.results[job.cell] = result
-        self.show(self._progress(finished=(job.cell, result)))
 
     def _fail(self, cell: Cell, reason: str) -> None:
         self.failures[cell] = reason
@@ -184,12 +194,13 @@ class Runner:
         if job.process is not None and job.process.poll() is None:
             job.process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                job.process.wait(timeout=10)
+                job.process.wait(timeout=_GRACE_SECONDS)
             job.process.kill()
+            job.process.wait()
         job.log.close()
 
     def _logs(self, cell: Cell) -> Path:
-        return Path("logs") / self.study.name / cell.name
+        return Path("logs") / self.name / cell.name
 
     def _progress(
         self, finished: tuple[Cell, Result] | None = None, failed: tuple[Cell, str] | None = None

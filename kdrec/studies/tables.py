@@ -31,7 +31,8 @@ def write_tables(study: Study, results: Results, output: Path) -> list[Path]:
     """
     rows = as_rows(study, results)
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    columns = dict.fromkeys(name for row in rows for name in row)  # configs may differ in their cutoffs
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     contents = {"results.csv": text.getvalue(), "table.md": markdown(study, results, output)}
@@ -130,9 +131,9 @@ def _size_rows(study: Study, results: Results) -> list[list[str]]:
         cells = [_spread(teachers, study.metric), *[""] * (len(study.methods) - 1)]
         rows.append([TEACHER, f"{teachers[0].parameters:,}", *cells])
     for student in study.students:
-        of_student = {cell: result for cell, result in results.items() if cell.student == student != ""}
-        if student == "":
-            of_student = {cell: result for cell, result in results.items() if cell.method != TEACHER}
+        of_student = {
+            cell: result for cell, result in results.items() if cell.student == student and cell.method != TEACHER
+        }
         if not of_student:
             continue
         by_method = [
@@ -149,7 +150,7 @@ def _more(study: Study, results: Results) -> str:
     cutoff = study.metric.partition("@")[2]
     shown = ["recall@10", "ndcg@10", f"recall@{cutoff}", f"ndcg@{cutoff}"]
     shown += [f"recall_head@{cutoff}", f"recall_tail@{cutoff}"]
-    shown = [name for name in dict.fromkeys(shown) if name in next(iter(results.values())).metrics]
+    shown = [name for name in dict.fromkeys(shown) if all(name in result.metrics for result in results.values())]
     rows = []
     for method, student in _groups(study, results):
         some = [result for cell, result in results.items() if (cell.method, cell.student) == (method, student)]
@@ -176,4 +177,5 @@ def _spread(results: Sequence[Result], metric: str) -> str:
 def _lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Write a Markdown table."""
     rule = ["---" if name in ("student", "method", "first", "second") else "--:" for name in header]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *rows])
+    escaped = ([cell.replace("|", "\\|") for cell in row] for row in [header, rule, *rows])
+    return "\n".join("| " + " | ".join(row) + " |" for row in escaped)

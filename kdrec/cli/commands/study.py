@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ def run(args: Sequence[str]) -> int:
         "kdrec study", description=_DESCRIPTION, epilog=_EXAMPLES, allow_abbrev=False, exit_on_error=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("file", type=Path, help="study file, such as configs/studies/kdd21.yaml")
+    parser.add_argument("file", type=Path, nargs="?", help="study file, such as configs/studies/kdd21.yaml")
     parser.add_argument("--jobs", type=int, default=1, help="cells at work at the same time (default 1)")
     parser.add_argument("--output", type=Path, help="folder of the results (default studies/NAME)")
     parser.add_argument("--list", action="store_true", help="show which cells are finished, and run nothing")
@@ -47,12 +48,12 @@ def run(args: Sequence[str]) -> int:
         options, unknown = parser.parse_known_args(args)
     except argparse.ArgumentError as error:
         raise InputError(f"kdrec study: {error}; see kdrec study --help.") from None
-    except SystemExit as stop:  # --help, or no file
-        if stop.code:
-            raise InputError("kdrec study needs a study file; see kdrec study --help.") from None
+    except SystemExit:  # --help
         return 0
     if unknown:
         raise InputError(f"There is no option {unknown[0]!r} of kdrec study; see kdrec study --help.")
+    if options.file is None:
+        raise InputError("kdrec study needs a study file, such as one in configs/studies; see kdrec study --help.")
     if not 1 <= options.jobs <= (os.cpu_count() or 1):
         raise InputError(f"--jobs is {options.jobs}; this machine can share itself out to 1..{os.cpu_count()} cells.")
     return _study(options)
@@ -68,16 +69,16 @@ def _study(options: argparse.Namespace) -> int:
     study = read_study(options.file)
     output: Path = options.output or Path("studies") / study.name
     identities = _identities(study)
-    results = finished(study, identities, output)
     if options.list:
-        _list(study, results)
+        _list(study, finished(study, identities, output))
         return 0
+    if missing := [name for name in ("scipy", "matplotlib") if find_spec(name) is None]:  # before hours are spent
+        raise InputError(f"A study needs {' and '.join(missing)}; install the extra: python -m pip install '.[study]'.")
+    runner = Runner(study, identities, output, options.jobs, _Display(study))
     try:
         output.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(output / ".lock", timeout=0)
-        with lock:
-            runner = Runner(study, identities, output, options.jobs, _Display(study))
-            runner.run(results)
+        with FileLock(output / ".lock", timeout=0):
+            runner.run(finished(study, identities, output))
             if runner.results:
                 _report(study, runner.results, output)
     except Timeout:
@@ -112,19 +113,22 @@ def _identities(study: "Study") -> "dict[Cell, str]":
     discover()
     parser = FitParser()
     name, _, cutoff = study.metric.partition("@")
-    data: dict[int, dict[str, Any]] = {}
+    names = [known for known in LOGGED_METRICS if known != "coverage"]  # which is no single user's
+    data: dict[str, Any] | None = None
     digests: dict[Cell, str] = {}
     for cell in study.cells:
         config = parser.parse_fit(list(cell.arguments))
-        if name not in LOGGED_METRICS or cutoff not in map(str, config["model"]["init_args"]["cutoffs"]):
+        if name not in names or cutoff not in map(str, config["model"]["init_args"]["cutoffs"]):
             raise InputError(
                 f"The study's metric {study.metric!r} is not among those of {cell.arguments[1]}: "
-                f"{', '.join(LOGGED_METRICS)} at {config['model']['init_args']['cutoffs']}."
+                f"{', '.join(names)} at {config['model']['init_args']['cutoffs']}."
             )
         teacher = study.teacher_of(cell)
-        if _source(config) != data.setdefault(cell.seed, _source(config)):
+        data = _source(config) if data is None else data
+        if _source(config) != data:
             raise InputError(
-                f"The cell {cell.label!r} ({cell.arguments[1]}) has other data than the rest of the study."
+                f"The cell {cell.label!r} ({cell.arguments[1]}) has other data than {study.cells[0].label!r}; give all "
+                f"configs of a study the same data and splitter."
             )
         parts = [config_digest(config), study.checkpoint, digests[teacher] if teacher else ""]
         digests[cell] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -152,10 +156,11 @@ def _report(study: "Study", results: "dict[Cell, Any]", output: Path) -> None:
 
 
 def _list(study: "Study", results: "dict[Cell, Any]") -> None:
+    width = max(len(cell.label) for cell in study.cells) + 2
     for cell in study.cells:
         result = results.get(cell)
         said = f"{study.metric} {result.metrics[study.metric]:.4f}, {result.seconds:.0f} s" if result else "-"
-        print(f"{cell.label:<32}{said}")
+        print(f"{cell.label:<{width}}{said}")
     print(f"{len(results)} of {len(study.cells)} cells are finished.")
 
 
@@ -177,7 +182,9 @@ class _Display:
         elif progress.failed:
             line = f"[{progress.done}/{progress.total}] {progress.failed[0].label} failed: {progress.failed[1]}"
         if line:
-            print(f"\r\033[K{line}" if self.live else line, flush=True)
+            if self.live:
+                print("\r\033[K", end="", file=sys.stderr, flush=True)
+            print(line, flush=True)
         elif self.live:
             running = "; ".join(f"{label} ({_duration(seconds)})" for label, seconds in progress.running.items())
             status = f"{progress.done} of {progress.total} cells, {_duration(time.monotonic() - self.start)}{left}"
