@@ -12,44 +12,14 @@ import statistics
 import time
 from collections.abc import Callable
 
+import published
 import torch
 from torch import Tensor
 
 from kdrec.data.sampling import Batch
 from kdrec.distillation.base import Teacher
-from kdrec.distillation.htd import HTD, GroupAssignment
-from kdrec.distillation.topology import normalise
+from kdrec.distillation.htd import HTD
 from kdrec.models.bpr import BPR
-
-
-def published(distiller: HTD, student: BPR, teacher: Teacher) -> Tensor:
-    """Return HTD's loss over all entities, by dense tables."""
-    ours = student.users.weight, student.items.weight
-    theirs = teacher.user_vectors(), teacher.item_vectors()
-    assignment = sum(
-        dense_assignment(side, s, t, distiller.temperature)
-        for side, s, t in zip((distiller.users, distiller.items), ours, theirs, strict=True)
-    )
-    groups = torch.cat((distiller.users.groups(theirs[0]), distiller.items.groups(theirs[1]) + distiller.num_groups))
-    s, t = torch.cat(ours), torch.cat(theirs)
-    cos_s, cos_t = normalise(s) @ normalise(s).T, normalise(t) @ normalise(t).T
-    mask = (groups.unsqueeze(0) == groups.unsqueeze(1)) & (cos_t > 0)
-    entity = ((cos_t - cos_s).square() * mask).sum()
-    members = torch.nn.functional.one_hot(groups, 2 * distiller.num_groups).T.to(s.dtype)
-    means_s, means_t = ((members @ rows) / members.sum(1, keepdim=True).clamp(min=1) for rows in (s.detach(), t))
-    group = (normalise(means_t) @ normalise(t).T - normalise(means_s) @ normalise(s).T).square().sum()
-    return distiller.weight * (distiller.gamma * (entity + group) + (1 - distiller.gamma) * assignment)
-
-
-def dense_assignment(side: GroupAssignment, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return the assignment loss with every expert evaluated for every entity."""
-    shares = side.shares(teacher, temperature)
-    outputs = [
-        (student @ side.first[k].T + side.first_bias[k]).relu() @ side.second[k].T + side.second_bias[k]
-        for k in range(len(side.first))
-    ]
-    guess = (torch.stack(outputs, dim=2) * shares.unsqueeze(1)).sum(2)
-    return (teacher - guess).square().sum()
 
 
 def median_seconds(work: Callable[[], Tensor], repeats: int) -> float:
@@ -85,11 +55,18 @@ def main() -> None:
         def fast() -> Tensor:
             return torch.stack(list(distiller(batch, student, teacher).values())).sum()
 
+        def slow() -> Tensor:
+            ours, theirs = (
+                (student.users.weight, student.items.weight),
+                (teacher.user_vectors(), teacher.item_vectors()),
+            )
+            return published.htd(distiller, ours, theirs)
+
         values = []
-        for form in (fast, lambda: published(distiller, student, teacher)):
+        for form in (fast, slow):
             torch.manual_seed(1)
             values.append(form().item())
-        slow_time = median_seconds(lambda: published(distiller, student, teacher), options.repeats)
+        slow_time = median_seconds(slow, options.repeats)
         fast_time = median_seconds(fast, options.repeats)
         print(
             f"{temperature:>11g} {abs(values[0] / values[1] - 1):>13.1e} {slow_time * 1e3:>8.0f} ms "
