@@ -4,7 +4,7 @@ The topology of n entities is their n x n table of cosines. No kernel here build
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch.nn import functional
 from kdrec.errors import InputError
 
 _TABLE_SIZE = 1 << 20  # numbers of tables in memory at once, where tables are needed
+_ROWS = 256  # of a table at once
 _EPSILON = 1e-8  # below this length a vector counts as zero, and its cosine with anything is 0
 
 
@@ -119,16 +120,15 @@ class _GroupedDistance(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor, sizes: list[int], positive_only: bool) -> Tensor:
-        gradient = torch.empty_like(student)
+        gradient = torch.zeros_like(student)
         value = torch.zeros((), dtype=torch.float64, device=student.device)
-        tables: list[tuple[Tensor, ...]] = []
+        tables: list[_Table] = []
         sizes = [size for size in sizes if size]
         for s, t, out in zip(student.split(sizes), teacher.split(sizes), gradient.split(sizes), strict=True):
             if positive_only or len(s) < s.shape[1] + t.shape[1]:
-                rows = max(1, _TABLE_SIZE // len(s))
                 tables += [
-                    (part_s, part_t, s, t, part_out)
-                    for part_s, part_t, part_out in zip(s.split(rows), t.split(rows), out.split(rows), strict=True)
+                    _Table(s[row : row + _ROWS], t[row : row + _ROWS], s[row:], t[row:], out[row:])
+                    for row in range(0, len(s), _ROWS)
                 ]
             else:
                 distance, slope = _factored(s, t, gram_square(t))
@@ -144,41 +144,58 @@ class _GroupedDistance(torch.autograd.Function):
         return ctx.saved_tensors[0] * gradient, None, None, None
 
 
-def _runs(tables: list[tuple[Tensor, ...]]) -> Iterator[list[tuple[Tensor, ...]]]:
-    """Cut a list of (some rows, ..., all rows, ...) into runs whose tables hold about `_TABLE_SIZE` numbers."""
-    run: list[tuple[Tensor, ...]] = []
+class _Table(NamedTuple):
+    """Some rows of a group's two tables, from the diagonal on: what lies before it is known by symmetry."""
+
+    student: Tensor
+    """(r, ds)"""
+    teacher: Tensor
+    student_on: Tensor
+    """(m, ds) these rows and the rest of the group."""
+    teacher_on: Tensor
+    gradient: Tensor
+    """(m, ds) where the gradient is added up."""
+
+    @property
+    def size(self) -> int:
+        return len(self.student) * len(self.student_on)
+
+
+def _runs(tables: list[_Table]) -> Iterator[list[_Table]]:
+    """Cut a list of tables into runs that hold about `_TABLE_SIZE` numbers together."""
+    run: list[_Table] = []
     size = 0
     for table in tables:
-        numbers = len(table[0]) * len(table[2])
-        if run and size + numbers > _TABLE_SIZE:
+        if run and size + table.size > _TABLE_SIZE:
             yield run
             run, size = [], 0
         run.append(table)
-        size += numbers
+        size += table.size
     if run:
         yield run
 
 
-def _tabulated(tables: list[tuple[Tensor, ...]], positive_only: bool) -> Tensor:
-    """Return the distance (float64) by tables side by side in one buffer, and write the gradients.
-
-    Args:
-        tables: For each (some rows of the student, the same of the teacher, all rows of the group of the student, of
-            the teacher, where the gradient of some rows goes).
-        positive_only: As in `grouped_distance`.
-    """
-    sizes = [len(some) * len(every) for some, _, every, _, _ in tables]
-    truth, difference = tables[0][0].new_empty(2, sum(sizes))
-    for (s, t, all_s, all_t, _), flat, other in zip(tables, truth.split(sizes), difference.split(sizes), strict=True):
-        torch.mm(t, all_t.T, out=flat.view(len(s), len(all_t)))
-        torch.mm(s, all_s.T, out=other.view(len(s), len(all_s)))
+def _tabulated(tables: list[_Table], positive_only: bool) -> Tensor:
+    """Return the distance (float64) by tables side by side in one buffer, and add up the gradients."""
+    sizes = [table.size for table in tables]
+    truth, difference = tables[0].student.new_empty(2, sum(sizes))
+    for table, flat, other in zip(tables, truth.split(sizes), difference.split(sizes), strict=True):
+        shape = len(table.student), len(table.student_on)
+        torch.mm(table.teacher, table.teacher_on.T, out=flat.view(shape))
+        torch.mm(table.student, table.student_on.T, out=other.view(shape))
     difference -= truth
     if positive_only:
-        difference *= truth > 0
-    for (s, _, all_s, _, out), flat in zip(tables, difference.split(sizes), strict=True):
-        torch.mm(flat.view(len(s), len(all_s)), all_s, out=out)
-        out *= 4
-    return torch.dot(difference, difference).double()
+        difference *= torch.gt(truth, 0, out=truth)  # as numbers, since a product with booleans is slow
+    value = torch.dot(difference, difference).double()
+    for table, flat in zip(tables, difference.split(sizes), strict=True):
+        rows = len(table.student)
+        square = flat.view(rows, len(table.student_on))
+        table.gradient[:rows].addmm_(square, table.student_on, alpha=4)
+        if square.shape[1] > rows:  # the pairs before the diagonal
+            beyond = square[:, rows:]
+            value += beyond.square().sum()
+            table.gradient[rows:].addmm_(beyond.T, table.student, alpha=4)
+    return value
 
 
 def prototypes(vectors: Tensor, groups: Tensor, num_groups: int) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kdrec.data.sampling import Batch
+from kdrec.distillation import topology
 from kdrec.distillation.assignment import gumbel_shares
 from kdrec.distillation.base import Teacher, batch_entities
 from kdrec.distillation.htd import HTD
@@ -142,6 +143,24 @@ def test_blocks_equal_the_masked_table(groups: Tensor, positive_only: bool) -> N
         mask = mask & (theirs > 0)
     expected = ((theirs - ours) ** 2 * mask).sum()
     torch.testing.assert_close(grouped_distance(student, teacher, groups, 8, positive_only), expected)
+
+
+@pytest.mark.parametrize("positive_only", [True, False])
+@pytest.mark.parametrize("table_size", [1, 2000, 1 << 20])
+def test_large_groups_are_cut_and_their_tables_halved(
+    monkeypatch: pytest.MonkeyPatch, positive_only: bool, table_size: int
+) -> None:
+    monkeypatch.setattr(topology, "_ROWS", 7)
+    monkeypatch.setattr(topology, "_TABLE_SIZE", table_size)
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (normalise(torch.randn(60, d, generator=generator, dtype=torch.float64)) for d in (20, 40))
+    groups = torch.randint(0, 3, (60,), generator=generator) // 2
+    student.requires_grad_()
+    theirs, mask = teacher @ teacher.T, groups.unsqueeze(0) == groups.unsqueeze(1)
+    expected = ((theirs - student @ student.T) ** 2 * (mask & (theirs > 0) if positive_only else mask)).sum()
+    fast = grouped_distance(student, teacher, groups, 3, positive_only)
+    torch.testing.assert_close(fast, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(value, student)[0] for value in (fast, expected)))
 
 
 def test_a_prototype_is_the_mean_and_zero_without_members() -> None:
