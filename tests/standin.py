@@ -27,7 +27,7 @@ done
 me=$3-${folder##*/}
 echo "start $me $OMP_NUM_THREADS $$" >> "$here/calls"
 echo "standing in for $me"
-[ -e "$here/slow-$me" ] && sleep 0.3
+while [ -e "$here/held-$me" ]; do sleep 0.01; done
 [ -e "$here/endless-$me" ] && exec sleep 600
 [ -e "$here/deaf-$me" ] && trap '' TERM && exec sleep 600
 [ -e "$here/fail-$me" ] && exit 3
@@ -62,9 +62,19 @@ class StandIn:
         (folder / "users.csv").write_text(USERS)
 
     def let(self, behaviour: str, *commands: str) -> None:
-        """Make commands, such as "fit-alone-2-seed0", behave: slow, endless, deaf (to SIGTERM), fail or lost."""
+        """Make commands, such as "fit-alone-2-seed0", behave.
+
+        Args:
+            behaviour: held (until `release`), endless, deaf (to SIGTERM, and endless), fail or lost (no run.json).
+            commands: Which.
+        """
         for command in commands:
             (self.folder / f"{behaviour}-{command}").touch()
+
+    def release(self) -> None:
+        """Let the held commands go on."""
+        for path in self.folder.glob("held-*"):
+            path.unlink()
 
     def forget(self) -> None:
         """Take back all of `let`, and forget the calls."""

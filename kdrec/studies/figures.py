@@ -90,6 +90,9 @@ def _draw_sizes(axes: "Axes", study: Study, results: Mapping[Cell, Result]) -> N
             0.02, mean, f"teacher, {size:.1f} MiB", transform=axes.get_yaxis_transform(), va="bottom", color="0.4"
         )
     axes.set_xscale("log")
+    ticks = sorted({result.parameters * 4 / 2**20 for result in results.values()})
+    axes.set_xticks(ticks, [f"{size:.3g}" for size in ticks])
+    axes.minorticks_off()
     axes.set_xlabel("size of the model, MiB (float32)")
     axes.set_ylabel(f"test {study.metric}")
     axes.grid(alpha=0.3)
