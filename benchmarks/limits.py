@@ -92,8 +92,8 @@ class Step:
         self.numbers += 3 * b * dt + 5 * b * ds
         # experts: value, gradient of the input, gradient of the weights
         self.operations += 3 * 2 * used * b * num_groups * hidden * (ds + dt)
-        self.operations += 2 * inside * (dt + ds + ds)  # entity level: both tables, and the gradient
-        self.operations += 2 * 2 * num_groups * b * (dt + ds + ds)  # group level: the same, prototypes against entities
+        self.operations += inside * (dt + ds) + 2 * inside * ds  # entity level: half of both tables, and the gradient
+        self.operations += 2 * 2 * num_groups * b * (dt + ds + ds)  # group level: prototypes against entities
         self.operations += 4 * 2 * b * num_groups * dt  # selector and second biases: value and gradient
         return self
 

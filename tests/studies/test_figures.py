@@ -103,6 +103,7 @@ def test_any_number_of_students(tmp_path: Path, figures: dict[str, Figure], numb
     cells = [cell("alone", str(2 * n)) for n in range(1, number + 1)]
     results = {c: finish(tmp_path, c, [0.5], 100 * int(c.student)) for c in cells}
     check(tmp_path, draw(study_of(cells), results, tmp_path), ["size.png", "curves.png"])
+    assert figures["curves.png"].axes[0].get_subplotspec().get_gridspec().ncols == min(number, 4)
     shown = [panel for panel in figures["curves.png"].axes if panel.axison]
     assert [panel.get_title() for panel in shown] == [f"student {2 * n}" for n in range(1, number + 1)]
 

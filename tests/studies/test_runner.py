@@ -241,18 +241,18 @@ def test_children_ask_to_die_with_their_parent(standin: StandIn) -> None:
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_the_time_left_is_that_of_the_nearest_of_kin(standin: StandIn, jobs: int) -> None:
-    done = [cell("alone", "2", 0), cell("FTD", "2", 0), cell("FTD", "2", 1)]
+    done = [cell("alone", "2", 0), cell("alone", "4", 0), cell("FTD", "2", 0), cell("FTD", "2", 1)]
     waiting = [cell("alone", "2", 1), Cell("FTD", "4", 0, ()), Cell("HTD", "2", 0, ())]
-    seconds = [1000.0, 400.0, 600.0]
+    seconds = [1000.0, 3000.0, 400.0, 600.0]
     results = {c: finish(OUTPUT, c, [1.0], seconds=s) for c, s in zip(done, seconds, strict=True)}
     shown: list[Progress] = []
     work(study_of([*done, *waiting]), jobs, results, shown.append)
-    assert (shown[0].done, shown[0].total) == (3, 6)
-    expected = (1000 + 500 + 2000 / 3) / jobs  # the same student, the same method, any
+    assert (shown[0].done, shown[0].total) == (4, 7)
+    expected = (1000 + 500 + 1250) / jobs  # the same student, the same method, any
     assert shown[0].left == pytest.approx(expected, abs=60)
     assert list(shown[0].running) == [c.label for c in waiting[:jobs]]
     assert shown[-1].left == 0
-    assert shown[-1].done == 6
+    assert shown[-1].done == 7
 
 
 def test_at_first_the_time_left_is_unknown(standin: StandIn) -> None:
