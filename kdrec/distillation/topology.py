@@ -14,6 +14,7 @@ from kdrec.errors import InputError
 
 _TABLE_SIZE = 1 << 20  # numbers of tables in memory at once, where tables are needed
 _ROWS = 256  # of a table at once
+_COLUMNS = 40  # of a product V'V at once
 _EPSILON = 1e-8  # below this length a vector counts as zero, and its cosine with anything is 0
 
 
@@ -61,7 +62,12 @@ def topology_distance(student: Tensor, teacher: Tensor, teacher_square: Tensor |
 
 def gram_square(vectors: Tensor) -> Tensor:
     """Return ``|V'V|^2``, the sum of squared dot products over all pairs of rows, in float64."""
-    return (vectors.T @ vectors).double().square().sum()
+    total = torch.zeros((), dtype=torch.float64, device=vectors.device)
+    for first in range(0, vectors.shape[1], _COLUMNS):  # what lies left of a block is known by symmetry
+        rows = vectors[:, first : first + _COLUMNS]
+        square = (rows.T @ vectors[:, first:]).double().square_()
+        total += 2 * square.sum() - square[:, : rows.shape[1]].sum()
+    return total
 
 
 class _TopologyDistance(torch.autograd.Function):

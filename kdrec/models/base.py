@@ -95,9 +95,9 @@ class DotProductRecommender(Recommender):
         """As `Recommender.score`."""
         vectors = self.item_vectors(items.flatten())
         vectors = vectors.view(*items.shape, vectors.shape[-1])  # not -1, which an empty batch leaves open
-        if items.dim() == 1:
-            return (self.user_vectors(users) * vectors).sum(-1)
-        return torch.bmm(vectors, self.user_vectors(users).unsqueeze(-1)).squeeze(-1)
+        users = self.user_vectors(users)
+        # not bmm, which takes three times as long on a CPU for the few items of a training pair
+        return (vectors * (users if items.dim() == 1 else users.unsqueeze(1))).sum(-1)
 
     def encode_catalogue(self) -> Tensor:
         """As `Recommender.encode_catalogue`."""

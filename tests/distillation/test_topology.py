@@ -57,6 +57,12 @@ def test_a_known_teacher_square_changes_nothing() -> None:
     assert topology_distance(student, teacher, gram_square(teacher)) == topology_distance(student, teacher)
 
 
+@pytest.mark.parametrize("width", [1, 40, 41, 130])
+def test_teacher_square_by_blocks_of_columns(width: int) -> None:
+    table = pair_of_tables(30, width, width)[0].double()
+    assert gram_square(table).item() == pytest.approx((table @ table.T).square().sum().item(), rel=1e-12)
+
+
 def test_rotation_leaves_the_topology_alone() -> None:
     table = normalise(pair_of_tables(40, 6, 6)[0])
     rotation = torch.linalg.qr(pair_of_tables(6, 6, 6, seed=1)[0]).Q

@@ -8,7 +8,8 @@ from torch import Tensor
 from kdrec.data.interactions import Interactions
 from kdrec.data.splits import Split
 from kdrec.errors import InputError
-from kdrec.evaluation.ranking import CatalogueRanking, PairIndex
+from kdrec.evaluation import ranking as ranking_module
+from kdrec.evaluation.ranking import CatalogueRanking, PairIndex, top_k
 from kdrec.models.bpr import BPR
 
 
@@ -139,6 +140,38 @@ def test_batches_do_not_matter(split: Split) -> None:
     parts = [ranking.top_items(model, users, 10) for users in torch.arange(30).split(7)]
     assert torch.equal(whole, torch.cat(parts))
     assert torch.equal(whole, ranking.top_items(model, torch.arange(30), 10, model.encode_catalogue()))
+
+
+# (items, k): plain sorting, blocks without a rest, blocks with one, more blocks than k in the last place
+@pytest.mark.parametrize(("num_items", "k"), [(60, 5), (512, 3), (1000, 3), (5000, 50), (1023, 1)])
+@pytest.mark.parametrize("order", ["random", "ascending", "descending"])
+def test_the_best_of_blocks_are_the_best_of_all(num_items: int, k: int, order: str) -> None:
+    scores = distinct_scores(7, num_items)
+    if order != "random":
+        scores = scores.sort(descending=order == "descending").values
+    values, items = top_k(scores, k)
+    expected = scores.topk(k)
+    assert torch.equal(values, expected.values)
+    assert torch.equal(items, expected.indices)
+
+
+def test_the_best_of_blocks_with_ties_and_hidden_items() -> None:
+    scores = torch.randint(3, (50, 2000), generator=torch.Generator().manual_seed(0)).float()
+    scores[scores == 0] = -torch.inf
+    scores[0] = -torch.inf
+    values, items = top_k(scores, 20)
+    assert torch.equal(values, scores.topk(20).values)
+    assert torch.equal(values, scores.gather(1, items))
+    assert all(len(row.unique()) == 20 for row in items)
+
+
+def test_rows_at_once_do_not_matter(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, users = distinct_scores(30, 40), torch.arange(30)
+    ranking = CatalogueRanking(split.test, [split.train, split.valid])
+    expected = ranking.top_items(table(scores), users, 5)
+    for numbers in (1, 80, 3 * 40 + 1):
+        monkeypatch.setattr(ranking_module, "_SCORES_AT_ONCE", numbers)
+        assert torch.equal(ranking.top_items(table(scores), users, 5), expected)
 
 
 def test_ranking_changes_nothing(split: Split) -> None:
