@@ -131,6 +131,7 @@ def num_ranks() -> int:
     )
 
 
-def batch_entities(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return the unique users (b_u,) and the unique positives and negatives (b_i,) of a batch."""
-    return torch.unique(batch.users), torch.unique(torch.cat((batch.positives, batch.negatives.flatten())))
+def batch_entities(batch: Batch, negatives: bool = True) -> tuple[Tensor, Tensor]:
+    """Return the unique users (b_u,) and the unique items (b_i,) of a batch: positives, and negatives if wanted."""
+    items = torch.cat((batch.positives, batch.negatives.flatten())) if negatives else batch.positives
+    return torch.unique(batch.users), torch.unique(items)

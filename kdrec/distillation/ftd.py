@@ -20,14 +20,15 @@ class FTD(Distiller):
     Args:
         weight: Factor of the loss. It is a sum over pairs: the published 1e-3 belongs to batches of 1024, and the
             sum over the whole catalogue is larger by the square of the ratio of entities.
-        scope: "batch" compares the unique users and items of the batch, as published; "all" compares the whole
-            catalogue at every step, which the factored form makes affordable.
+        scope: "batch" compares the unique users and items of the batch, as published; "positives" leaves its negatives
+            out, so that neither cost nor sum grows with their number; "all" compares the whole catalogue at every
+            step, which the factored form makes affordable.
 
     References:
         Kang et al., Topology Distillation for Recommender System, KDD 2021, sec. 4.1.
     """
 
-    def __init__(self, weight: float = 1e-3, scope: Literal["batch", "all"] = "batch") -> None:
+    def __init__(self, weight: float = 1e-3, scope: Literal["batch", "positives", "all"] = "batch") -> None:
         super().__init__(weight)
         self.scope = scope
         self._teacher: Tensor | None = None
@@ -42,8 +43,8 @@ class FTD(Distiller):
         if self._teacher is None:
             self._teacher = normalise(torch.cat((teacher.user_vectors(), teacher.item_vectors())))
         weight = self.weight
-        if self.scope == "batch":
-            users, items = batch_entities(batch)
+        if self.scope != "all":
+            users, items = batch_entities(batch, negatives=self.scope == "batch")
             target = self._teacher.index_select(0, torch.cat((users, items + student.num_users)))
             square = gram_square(target)
         else:

@@ -30,7 +30,8 @@ class HTD(Distiller):
             follows the text: prototypes carry gradient, all pairs of one group count, members are left out.
         first_temperature: Of the assignment at the start, above 0.
         last_temperature: At the end, above 0.
-        scope: "batch" compares the unique users and items of the batch, as published; "all" the whole catalogue.
+        scope: "batch" compares the unique users and items of the batch, as published; "positives" leaves its negatives
+            out, so that neither cost nor sum grows with their number; "all" compares the whole catalogue.
 
     Raises:
         InputError: If an option is out of its range, or Group(P,P) is asked for in the reference mode, where it has no
@@ -49,7 +50,7 @@ class HTD(Distiller):
         mode: Literal["reference", "paper"] = "reference",
         first_temperature: float = 1.0,
         last_temperature: float = 1e-10,
-        scope: Literal["batch", "all"] = "batch",
+        scope: Literal["batch", "positives", "all"] = "batch",
     ) -> None:
         super().__init__(weight)
         if not 0 <= gamma <= 1:
@@ -95,8 +96,8 @@ class HTD(Distiller):
     def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
         """As `Distiller.forward`; terms ``htd_entity``, ``htd_group`` and ``htd_assignment``."""
         weight = self.weight
-        if self.scope == "batch":
-            users, items = batch_entities(batch)
+        if self.scope != "all":
+            users, items = batch_entities(batch, negatives=self.scope == "batch")
         else:
             users = torch.arange(student.num_users, device=student.device)
             items = torch.arange(student.num_items, device=student.device)

@@ -15,10 +15,10 @@ MINIMUM = {"ftd": 0.0}
 
 def naive(distiller: FTD, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, float]:
     """METHODS 3.1 in float64, pair by pair."""
+    users, items = sorted(set(batch.users.tolist())), sorted(set(batch.positives.tolist()))
     if distiller.scope == "batch":
-        users = sorted(set(batch.users.tolist()))
-        items = sorted(set(batch.positives.tolist()) | set(batch.negatives.flatten().tolist()))
-    else:
+        items = sorted({*items, *batch.negatives.flatten().tolist()})
+    if distiller.scope == "all":
         users, items = list(range(student.num_users)), list(range(student.num_items))
 
     def rows(model: Recommender) -> list[Tensor]:
@@ -35,10 +35,11 @@ def naive(distiller: FTD, batch: Batch, student: Recommender, teacher: Teacher) 
     return {"ftd": distiller.weight * total}
 
 
-@pytest.mark.parametrize("scope", ["batch", "all"])
-def test_a_batch_of_two_by_hand(scope: str) -> None:
+@pytest.mark.parametrize(("scope", "pairs"), [("batch", 4), ("all", 4), ("positives", 0)])
+def test_a_batch_of_two_by_hand(scope: str, pairs: int) -> None:
     # one user, two items; teacher: user parallel to item 0, at right angles to item 1; student: all parallel.
     # pairs that differ: (user, item 1) and (item 0, item 1), cosine 1 against 0, in both orders: 4 * 1^2.
+    # item 1 is a negative, so none of them counts among positives.
     student, model = BPR(1), BPR(2)
     for recommender in (student, model):
         recommender.build(1, 2)
@@ -48,7 +49,7 @@ def test_a_batch_of_two_by_hand(scope: str) -> None:
     model.items.weight.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 7.0]]))
     batch = Batch(torch.tensor([0]), torch.tensor([0]), torch.tensor([[1]]))
     terms = FTD(weight=0.5, scope=scope)(batch, student, Teacher(model))  # type: ignore[arg-type]
-    assert terms["ftd"].item() == pytest.approx(0.5 * 4, rel=1e-6)
+    assert terms["ftd"].item() == pytest.approx(0.5 * pairs, rel=1e-6)
 
 
 def test_scope_all_sees_entities_outside_the_batch() -> None:

@@ -25,9 +25,10 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
 def naive(distiller: HTD, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Any]:
     """METHODS 3.2 in float64, entity by entity; draws the same noise, users before items."""
-    if distiller.scope == "batch":
-        entities = batch_entities(batch)
-    else:
+    entities = batch_entities(batch)
+    if distiller.scope == "positives":
+        entities = entities[0], torch.tensor(sorted(set(batch.positives.tolist())))
+    if distiller.scope == "all":
         entities = torch.arange(student.num_users), torch.arange(student.num_items)
     ours = [table.double() for table in (student.user_vectors(entities[0]), student.item_vectors(entities[1]))]
     theirs = [teacher.user_vectors(entities[0]).double(), teacher.item_vectors(entities[1]).double()]
@@ -94,8 +95,9 @@ def setting(**options: Any) -> tuple[HTD, Batch, BPR, Teacher]:
         {"mode": "paper"},
         {"mode": "paper", "group_level": "Group(P,P)"},
         {"mode": "paper", "scope": "all"},
+        {"scope": "positives"},
     ],
-    ids=["reference", "paper", "prototypes", "all"],
+    ids=["reference", "paper", "prototypes", "all", "positives"],
 )
 def test_values_and_gradients_equal_the_naive_form(options: dict[str, Any], temperature: float) -> None:
     distiller, batch, student, teacher = setting(**options)
