@@ -10,7 +10,7 @@ from torch.nn import functional
 _RESOLUTION = 1e-7  # a share below this does not change a float32 sum
 _DENSE_ABOVE = 0.5  # share of (entity, expert) pairs above which all are computed, by large products
 _ROWS = 128  # entities at once where all experts are computed
-_Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+_Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 class GroupAssignment(nn.Module):
@@ -88,14 +88,13 @@ class _AssignmentLoss(torch.autograd.Function):
             residual, gradients = _by_used_experts(
                 student, teacher, shares, first, first_bias, second, second_bias, experts, rows
             )
-        to_student, to_shares, *to_experts = gradients
-        to_shares.addmm_(residual, second_bias.T)
-        ctx.save_for_backward(to_student, to_shares, *to_experts, shares.T @ residual)
-        return residual.square().sum()
+        ctx.gradients = gradients
+        return torch.dot(residual.view(-1), residual.view(-1))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        to_student, *others = (saved * (2 * gradient) for saved in ctx.saved_tensors)
+        gradients, ctx.gradients = ctx.gradients, None  # they are used up: autograd may keep them as they are
+        to_student, *others = (half.mul_(2 * gradient) for half in gradients)
         return to_student, None, *others
 
 
@@ -110,35 +109,44 @@ def _by_used_experts(
         rows: (pairs,) the entity of each pair.
 
     Returns:
-        (residual (n, dt), half the gradients of its square sum by student, shares without the second bias, first,
-        first bias and second).
+        (residual (n, dt), half the gradients of its square sum by student, shares, first, first bias, second and second
+        bias). Shares without a pair get 0.
     """
     sizes = torch.bincount(experts, minlength=len(first)).tolist()
-    share = shares[rows, experts].unsqueeze(1)
     entities = student.index_select(0, rows)
-    hidden = _each(entities, sizes, first.mT).add_(first_bias.index_select(0, experts)).relu_()
-    scaled = hidden * share
-    guess = torch.addmm(-teacher, shares, second_bias)
-    residual = guess.index_add_(0, rows, _each(scaled, sizes, second))
-    outer = residual.index_select(0, rows)
-    inner = _each(outer, sizes, second.mT)
-    to_shares = torch.zeros_like(shares).index_put_((rows, experts), (inner * hidden).sum(1))
-    inner.mul_(hidden.sign_().mul_(share))
-    to_student = torch.zeros_like(student).index_add_(0, rows, _each(inner, sizes, first))
+    hidden = _each(entities, sizes, first.mT, first_bias).relu_()
+    output = _each(hidden, sizes, second, second_bias)
+    if len(rows) == len(student):  # each takes all of one expert, and there the shares' softmax is flat
+        residual = outer = output.sub_(teacher.index_select(0, rows))
+        to_shares = torch.zeros_like(shares)
+    else:
+        share = shares[rows, experts].unsqueeze(1)
+        residual = (-teacher).index_add_(0, rows, output * share)
+        outer = residual.index_select(0, rows)
+        to_shares = torch.zeros_like(shares).index_put_((rows, experts), output.mul_(outer).sum(1))
+        outer.mul_(share)
     to_first, to_second = torch.empty_like(first), torch.empty_like(second)
-    parts = (table.split(sizes) for table in (entities, inner, scaled, outer))
-    for x, i, s, o, out_first, out_second in zip(*parts, to_first, to_second, strict=True):
-        torch.mm(i.T, x, out=out_first)
-        torch.mm(s.T, o, out=out_second)
+    for h, o, out in zip(hidden.split(sizes), outer.split(sizes), to_second, strict=True):
+        torch.mm(h.T, o, out=out)
+    inner = _each(outer, sizes, second.mT).mul_(hidden.sign_())
+    for x, i, out in zip(entities.split(sizes), inner.split(sizes), to_first, strict=True):
+        torch.mm(i.T, x, out=out)
+    to_student = torch.zeros_like(student).index_add_(0, rows, _each(inner, sizes, first))
     to_first_bias = torch.zeros_like(first_bias).index_add_(0, experts, inner)
-    return residual, (to_student, to_shares, to_first, to_first_bias, to_second)
+    to_second_bias = torch.zeros_like(second_bias).index_add_(0, experts, outer)
+    return residual, (to_student, to_shares, to_first, to_first_bias, to_second, to_second_bias)
 
 
-def _each(table: Tensor, sizes: list[int], weights: Tensor) -> Tensor:
-    """Multiply successive slices (size_k, n) of a table with weights (K, n, m): (pairs, n) -> (pairs, m)."""
+def _each(table: Tensor, sizes: list[int], weights: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Multiply successive slices (size_k, n) of a table with weights (K, n, m), add bias (K, m): -> (pairs, m)."""
     result = table.new_empty(len(table), weights.shape[2])
-    for part, weight, out in zip(table.split(sizes), weights, result.split(sizes), strict=True):
-        torch.mm(part, weight, out=out)
+    parts = zip(table.split(sizes), weights, result.split(sizes), strict=True)
+    if bias is None:
+        for part, weight, out in parts:
+            torch.mm(part, weight, out=out)
+    else:
+        for (part, weight, out), offset in zip(parts, bias, strict=True):
+            torch.addmm(offset, part, weight, out=out)
     return result
 
 
@@ -172,8 +180,9 @@ def _by_all_experts(
         to_second.addmm_(scaled.T, outer)
     return residual, (
         to_student,
-        to_shares,
+        to_shares.addmm_(residual, second_bias.T),
         to_first.view_as(first),
         to_first_bias.view_as(first_bias),
         to_second.view_as(second),
+        shares.T @ residual,
     )

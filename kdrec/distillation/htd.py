@@ -123,7 +123,7 @@ class HTD(Distiller):
         theirs = normalise(prototypes(teacher, groups, num_groups))
         if self.group_level == "Group(P,P)":
             return entity, (theirs @ theirs.T - ours @ ours.T).square().sum()
-        difference = (theirs @ t.T - ours @ s.T).square()
+        difference = torch.addmm(theirs @ t.T, ours, s.T, alpha=-1).square()
         if not reference:
             own = groups.unsqueeze(0) == torch.arange(num_groups, device=groups.device).unsqueeze(1)
             difference = difference * ~own

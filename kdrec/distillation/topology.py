@@ -3,8 +3,7 @@
 The topology of n entities is their n x n table of cosines. No kernel here builds that table.
 """
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +11,7 @@ from torch.nn import functional
 
 from kdrec.errors import InputError
 
-_TABLE_SIZE = 1 << 20  # numbers of tables in memory at once, where tables are needed
-_ROWS = 256  # of a table at once
+_ROWS = 128  # of a table at once
 _COLUMNS = 40  # of a product V'V at once
 _EPSILON = 1e-8  # below this length a vector counts as zero, and its cosine with anything is 0
 
@@ -99,8 +97,8 @@ def grouped_distance(
 
     Entities are sorted by group, so that each group is a slice: n * n / num_groups pairs where groups are even, and
     never a masked n x n table. If all pairs count, a group larger than the widths costs O(n d^2) by the factored form
-    of `topology_distance`. The gradient is found together with the value, so no table outlives its group. On a GPU,
-    the sizes of the groups are read once, which waits for the device.
+    of `topology_distance`. The gradient is found together with the value, some rows of a group at a time. On a GPU, the
+    sizes of the groups are read once, which waits for the device.
 
     Args:
         student: (n, ds) unit or zero rows.
@@ -128,20 +126,14 @@ class _GroupedDistance(torch.autograd.Function):
     def forward(ctx: Any, student: Tensor, teacher: Tensor, sizes: list[int], positive_only: bool) -> Tensor:
         gradient = torch.zeros_like(student)
         value = torch.zeros((), dtype=torch.float64, device=student.device)
-        tables: list[_Table] = []
         sizes = [size for size in sizes if size]
         for s, t, out in zip(student.split(sizes), teacher.split(sizes), gradient.split(sizes), strict=True):
             if positive_only or len(s) < s.shape[1] + t.shape[1]:
-                tables += [
-                    _Table(s[row : row + _ROWS], t[row : row + _ROWS], s[row:], t[row:], out[row:])
-                    for row in range(0, len(s), _ROWS)
-                ]
+                value += _tabulated(s, t, out, positive_only)
             else:
                 distance, slope = _factored(s, t, gram_square(t))
                 value += distance
                 out.copy_(slope)
-        for some in _runs(tables):
-            value += _tabulated(some, positive_only)
         ctx.save_for_backward(gradient)
         return value.to(student.dtype)
 
@@ -150,57 +142,25 @@ class _GroupedDistance(torch.autograd.Function):
         return ctx.saved_tensors[0] * gradient, None, None, None
 
 
-class _Table(NamedTuple):
-    """Some rows of a group's two tables, from the diagonal on: what lies before it is known by symmetry."""
+def _tabulated(student: Tensor, teacher: Tensor, gradient: Tensor, positive_only: bool) -> Tensor:
+    """Return the distance (float64) by some rows of both tables at a time, and add up the gradient.
 
-    student: Tensor
-    """(r, ds)"""
-    teacher: Tensor
-    student_on: Tensor
-    """(m, ds) these rows and the rest of the group."""
-    teacher_on: Tensor
-    gradient: Tensor
-    """(m, ds) where the gradient is added up."""
-
-    @property
-    def size(self) -> int:
-        return len(self.student) * len(self.student_on)
-
-
-def _runs(tables: list[_Table]) -> Iterator[list[_Table]]:
-    """Cut a list of tables into runs that hold about `_TABLE_SIZE` numbers together."""
-    run: list[_Table] = []
-    size = 0
-    for table in tables:
-        if run and size + table.size > _TABLE_SIZE:
-            yield run
-            run, size = [], 0
-        run.append(table)
-        size += table.size
-    if run:
-        yield run
-
-
-def _tabulated(tables: list[_Table], positive_only: bool) -> Tensor:
-    """Return the distance (float64) by tables side by side in one buffer, and add up the gradients."""
-    sizes = [table.size for table in tables]
-    truth, difference = tables[0].student.new_empty(2, sum(sizes))
-    for table, flat, other in zip(tables, truth.split(sizes), difference.split(sizes), strict=True):
-        shape = len(table.student), len(table.student_on)
-        torch.mm(table.teacher, table.teacher_on.T, out=flat.view(shape))
-        torch.mm(table.student, table.student_on.T, out=other.view(shape))
-    difference -= truth
-    if positive_only:
-        difference *= torch.gt(truth, 0, out=truth)  # as numbers, since a product with booleans is slow
-    value = torch.dot(difference, difference).double()
-    for table, flat in zip(tables, difference.split(sizes), strict=True):
-        rows = len(table.student)
-        square = flat.view(rows, len(table.student_on))
-        table.gradient[:rows].addmm_(square, table.student_on, alpha=4)
-        if square.shape[1] > rows:  # the pairs before the diagonal
-            beyond = square[:, rows:]
+    The rows begin at the diagonal: what lies before it is known by symmetry.
+    """
+    value = torch.zeros((), dtype=torch.float64, device=student.device)
+    for first in range(0, len(student), _ROWS):
+        s, t = student[first:], teacher[first:]
+        rows = min(_ROWS, len(s))
+        truth = t[:rows] @ t.T
+        difference = torch.addmm(truth, s[:rows], s.T, beta=-1)
+        if positive_only:
+            difference *= torch.gt(truth, 0, out=truth)  # as numbers, since a product with booleans is slow
+        value += torch.dot(difference.view(-1), difference.view(-1))
+        gradient[first : first + rows].addmm_(difference, s, alpha=4)
+        if len(s) > rows:  # the pairs before the diagonal
+            beyond = difference[:, rows:]
             value += beyond.square().sum()
-            table.gradient[rows:].addmm_(beyond.T, table.student, alpha=4)
+            gradient[first + rows :].addmm_(beyond.T, s[:rows], alpha=4)
     return value
 
 
