@@ -206,8 +206,9 @@ class KdrecCLI(CommandLine):
         last = runs.shown(f"{self.trainer.checkpoint_callback.dirpath}/last.ckpt")  # type: ignore[union-attr]
         if not last.is_file():
             return "Stopped before the first epoch was finished; nothing was kept."
+        kept, done = files.read(last)["kdrec"]["epochs"], self.trainer.current_epoch
         return (
-            f"Stopped. The last finished epoch is kept in {last}; go on with:\n"
+            f"Stopped. Of {done} finished epochs {last} holds {kept}; go on with:\n"
             f"  kdrec fit --config {last.parent / 'config.yaml'} --ckpt_path {last}"
         )
 

@@ -32,6 +32,7 @@ _SOURCES: dict[str, tuple[Source, ...]] = {
     "a": (),
 }
 _PAIRS = {"t": 134_860, "a": 204_986}
+_ARTICLES = {"t": 25_975, "a": 16_980}
 
 
 class CiteULike(InteractionDataModule):
@@ -83,6 +84,12 @@ class CiteULike(InteractionDataModule):
                 f"{folder / 'users.dat'} is not the published {self.name}: it has {len(users)} pairs where "
                 f"{_PAIRS[self.variant]} are published; delete {folder} to fetch it again."
             )
+        if items.max() >= _ARTICLES[self.variant]:
+            line = users[items.argmax()] + 1
+            raise InputError(
+                f"{folder / 'users.dat'}, line {line}: {items.max()} is out of range, as {self.name} has articles "
+                f"0..{_ARTICLES[self.variant] - 1}; delete {folder} to fetch it again."
+            )
         frame = pd.DataFrame({"user": users, "item": items})
         tags_file = folder / "tag-item.dat"
         features = _tags(tags_file, np.unique(items)) if tags_file.is_file() else None
@@ -96,8 +103,8 @@ def read_lists(path: Path) -> tuple[np.ndarray, np.ndarray]:
         (rows, ids): one entry for each id, both int64 and counted from 0.
 
     Raises:
-        InputError: If the file is unreadable or empty, a row holds what is no whole number, an id below 0 or twice, or
-            its count disagrees with its ids.
+        InputError: If the file is unreadable or empty, a row holds what is no whole number, an id twice, below 0 or of
+            2**31 or more, or its count disagrees with its ids.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -111,8 +118,10 @@ def read_lists(path: Path) -> tuple[np.ndarray, np.ndarray]:
             raise InputError(f"{path}, line {number}: {line[:60]!r} is not a count and that many ids.") from None
         if count != len(listed):
             raise InputError(f"{path}, line {number}: it says {count} ids and lists {len(listed)}; get the file again.")
-        if len(set(listed)) != len(listed) or min(listed, default=0) < 0:
-            raise InputError(f"{path}, line {number}: an id is negative or stands there twice; get the file again.")
+        if len(set(listed)) != len(listed) or min(listed, default=0) < 0 or max(listed, default=0) >= 1 << 31:
+            raise InputError(
+                f"{path}, line {number}: an id is negative or stands there twice, or is too large; get the file again."
+            )
         rows.append(np.full(count, number - 1, dtype=np.int64))
         ids.append(np.array(listed, dtype=np.int64))
     if not rows:

@@ -96,7 +96,7 @@ class InteractionFiles(InteractionDataModule):
                 for _ in range(int(((frame["user"] == user) & (frame["item"] == item)).sum()))
             ]
             raise InputError(f"User {user} and item {item} stand in {' and again in '.join(places)}; keep one of them.")
-        return Interactions.from_frame(whole)
+        return Interactions.from_frame(whole.assign(user=_numbered(whole["user"]), item=_numbered(whole["item"])))
 
     def cut(self, interactions: Interactions) -> Split:
         """As `InteractionDataModule.cut`; ready-made parts stay as they are."""
@@ -124,10 +124,21 @@ class InteractionFiles(InteractionDataModule):
             separator = self.separator or _SEPARATORS.get(path.suffix, ",")
             frame = read_table(path, columns, separator=separator, quoted=separator == ",")
         for side in ("user", "item"):
-            numbers = pd.to_numeric(frame[side], errors="coerce")
-            if numbers.notna().all() and (numbers % 1 == 0).all():
-                frame[side] = numbers.astype("int64")  # so that ids are ordered as numbers
+            blank = frame[side].str.strip() == ""
+            if blank.any():
+                raise InputError(
+                    f"{path}, line {blank.idxmax()}: {columns[side][0]!r} is blank; give the id, or take the row out."
+                )
         return frame
+
+
+def _numbered(ids: pd.Series) -> pd.Series:
+    """Return ids as numbers, so that they are ordered as such, if that changes none of them; else as they are."""
+    try:
+        numbers = ids.astype("int64")
+    except (ValueError, OverflowError):
+        return ids
+    return numbers if (numbers.astype(str) == ids).all() else ids
 
 
 def _read_parquet(path: Path, columns: dict[str, tuple[str, Kind]]) -> pd.DataFrame:
@@ -137,10 +148,19 @@ def _read_parquet(path: Path, columns: dict[str, tuple[str, Kind]]) -> pd.DataFr
     except ImportError:
         raise InputError(f"{path} needs pyarrow; install the extra with python -m pip install '.[parquet]'.") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as Parquet ({str(error).splitlines()[0][:120]}).") from None
+        raise InputError(
+            f"{path} cannot be read as Parquet ({str(error).splitlines()[0][:120]}); write it again or name another."
+        ) from None
     missing = [source for source, _ in columns.values() if source not in whole]
     if missing:
         raise InputError(f"{path} has no column {missing[0]!r}; its columns are {', '.join(map(repr, whole.columns))}.")
-    return pd.DataFrame(
-        {name: whole[source].astype("int64" if kind is int else str) for name, (source, kind) in columns.items()}
-    )
+    result = {}
+    for name, (source, kind) in columns.items():
+        column = whole[source]
+        faulty = column.isna() if kind is str else pd.to_numeric(column, errors="coerce").pipe(lambda n: n % 1 != 0)
+        if faulty.any():
+            row = int(faulty.to_numpy().argmax())
+            wanted = "an id" if kind is str else "a whole number"
+            raise InputError(f"{path}, row {row}: {source!r} is {column.iloc[row]}, where {wanted} is needed.")
+        result[name] = column.astype(str if kind is str else "int64")
+    return pd.DataFrame(result)

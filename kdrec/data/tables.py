@@ -47,17 +47,20 @@ def read_table(
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not {encoding} text (byte {error.start}); save it as UTF-8.") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
+        raise InputError(f"{path} cannot be read: {error.strerror or error}; put it there or name another.") from None
     filled = [number for number, line in enumerate(lines, start=1) if line.strip(" ")]
     if not filled:
         raise InputError(f"{path} is empty; get the file again or name another.")
     width = len(header) if header else 0
-    for number, found in _widths(lines, separator, quoted):  # pandas fills short rows, and cuts long ones if all are
-        width = width or found
-        if found != width:
-            raise InputError(
-                f"{path}, line {number}: {found} fields where {width} are needed (separated by {separator!r})."
-            )
+    try:
+        for number, found in _widths(lines, separator, quoted):
+            width = width or found  # pandas would fill short rows, and cut long ones if all are
+            if found != width:
+                raise InputError(
+                    f"{path}, line {number}: {found} fields where {width} are needed (separated by {separator!r})."
+                )
+    except csv.Error as error:
+        raise InputError(f"{path} is no CSV ({error}); look for a quotation mark that is not closed.") from None
     text = "\n".join(lines)
     try:
         frame = pd.read_csv(
@@ -67,7 +70,9 @@ def read_table(
             engine="c", on_bad_lines="error",
         )  # fmt: skip
     except pd.errors.ParserError as error:
-        raise InputError(f"{path} is not a table separated by {separator!r}: {str(error).strip()}.") from None
+        raise InputError(
+            f"{path} is not a table separated by {separator!r}: {str(error).strip()}; mend it, or name its separator."
+        ) from None
     missing = [source for source, _ in columns.values() if source not in frame]
     if missing:
         raise InputError(

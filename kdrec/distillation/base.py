@@ -1,6 +1,8 @@
 """The distillation contract: a frozen teacher, and a method that turns it into named loss terms."""
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -94,13 +96,13 @@ class Distiller(nn.Module, ABC):
         weight: Factor of the method's loss. Losses are sums over a batch, so a weight belongs to a batch size.
 
     Raises:
-        InputError: If the weight is negative.
+        InputError: If the weight is negative or infinite.
     """
 
     def __init__(self, weight: float) -> None:
         super().__init__()
-        if weight < 0:
-            raise InputError(f"{type(self).__name__}: weight is {weight}; it must not be negative.")
+        if not 0 <= weight < math.inf:
+            raise InputError(f"{type(self).__name__}: weight is {weight}; it must be a number and not negative.")
         self.weight = weight
 
     def bind(self, student: Recommender, teacher: Teacher, train: Interactions) -> None:
@@ -120,6 +122,14 @@ class Distiller(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
         """Return the terms to add to the loss: name -> scalar, weight included. Each is logged as ``train/NAME``."""
+
+
+def require_choice(distiller: Distiller, option: str, given: str, known: Sequence[str]) -> None:
+    """Raise InputError if an option is none of those that are known."""
+    if given not in known:
+        raise InputError(
+            f"{type(distiller).__name__}: {option} is {given!r}; it must be one of {', '.join(map(repr, known))}."
+        )
 
 
 def num_ranks() -> int:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
-from kdrec.distillation.base import Distiller, Teacher, batch_entities, num_ranks
+from kdrec.distillation.base import Distiller, Teacher, batch_entities, num_ranks, require_choice
 from kdrec.distillation.topology import gram_square, normalise, topology_distance
 from kdrec.models.base import Recommender
 
@@ -30,6 +30,7 @@ class FTD(Distiller):
 
     def __init__(self, weight: float = 1e-3, scope: Literal["batch", "positives", "all"] = "batch") -> None:
         super().__init__(weight)
+        require_choice(self, "scope", scope, ("batch", "positives", "all"))
         self.scope = scope
         self._teacher: Tensor | None = None
         self._whole_square: Tensor | None = None

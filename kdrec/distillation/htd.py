@@ -1,5 +1,6 @@
 """Hierarchical Topology Distillation."""
 
+import math
 from typing import Literal
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
 from kdrec.distillation.assignment import GroupAssignment
-from kdrec.distillation.base import Distiller, Teacher, batch_entities, num_ranks
+from kdrec.distillation.base import Distiller, Teacher, batch_entities, num_ranks, require_choice
 from kdrec.distillation.topology import grouped_distance, normalise, prototypes
 from kdrec.errors import InputError
 from kdrec.models.base import Recommender
@@ -28,8 +29,8 @@ class HTD(Distiller):
         mode: "reference" follows the authors' published runs: prototypes carry no gradient, a pair of one group counts
             only where the teacher's similarity is above 0, and a group's members stay in its group level. "paper"
             follows the text: prototypes carry gradient, all pairs of one group count, members are left out.
-        first_temperature: Of the assignment at the start, above 0.
-        last_temperature: At the end, above 0.
+        first_temperature: Of the assignment in the first epoch, at least 1e-30, below which shares are no numbers.
+        last_temperature: What it nears: epoch e of E (counted from 0) has first * (last / first) ** (e / E).
         scope: "batch" compares the unique users and items of the batch, as published; "positives" leaves its negatives
             out, so that neither cost nor sum grows with their number; "all" compares the whole catalogue.
 
@@ -57,8 +58,11 @@ class HTD(Distiller):
             raise InputError(f"HTD: gamma is {gamma}; it must lie between 0 and 1.")
         if num_groups < 1:
             raise InputError(f"HTD: num_groups is {num_groups}; it must be at least 1.")
-        if min(first_temperature, last_temperature) <= 0:
-            raise InputError(f"HTD: temperatures {first_temperature} and {last_temperature} must be above 0.")
+        if not all(1e-30 <= temperature < math.inf for temperature in (first_temperature, last_temperature)):
+            raise InputError(f"HTD: temperatures {first_temperature} and {last_temperature} must be at least 1e-30.")
+        require_choice(self, "group_level", group_level, ("Group(P,e)", "Group(P,P)"))
+        require_choice(self, "mode", mode, ("reference", "paper"))
+        require_choice(self, "scope", scope, ("batch", "positives", "all"))
         if group_level == "Group(P,P)" and mode == "reference":
             raise InputError("HTD: Group(P,P) has no gradient in mode reference; choose mode: paper, or Group(P,e).")
         self.gamma = gamma

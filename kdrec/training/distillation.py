@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kdrec.data.sampling import Batch
 from kdrec.distillation.base import Distiller, Teacher
+from kdrec.errors import InputError
 from kdrec.models import losses
 from kdrec.models.base import Recommender
 from kdrec.training.ranking import RankingModule
@@ -59,8 +60,18 @@ class DistillationModule(RankingModule):
             self.distiller.bind(self.recommender, self.teacher, self.train_data)
 
     def on_fit_start(self) -> None:
-        """Bring the teacher to the student's device."""
+        """Bring the teacher to the student's device.
+
+        Raises:
+            InputError: If the distiller anneals over a training whose length is not known.
+        """
         assert self.teacher is not None
+        anneals = type(self.distiller).on_epoch_start is not Distiller.on_epoch_start
+        if anneals and (self.trainer.max_epochs or 0) < 0:
+            raise InputError(
+                f"{type(self.distiller).__name__} anneals over the training, and trainer.max_epochs is "
+                f"{self.trainer.max_epochs}; give the number of epochs."
+            )
         self.teacher.to(self.device)
 
     def on_train_epoch_start(self) -> None:
@@ -77,7 +88,9 @@ class DistillationModule(RankingModule):
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """As `RankingModule.terms`, with the distiller's terms beside the base loss."""
         assert self.teacher is not None
-        return super().terms(batch) | self.distiller(batch, self.recommender, self.teacher)
+        with torch.autocast(self.device.type, enabled=False):  # the terms are small differences of large numbers
+            added = self.distiller(batch, self.recommender, self.teacher)
+        return super().terms(batch) | added
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """As `RankingModule.on_save_checkpoint`; the distiller's own weights move out of the model's."""

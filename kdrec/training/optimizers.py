@@ -40,6 +40,7 @@ class LazyAdam(torch.optim.Adam):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
+        self._step_supports_amp_scaling = False  # so that a GradScaler divides the gradients, and skips steps, itself
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

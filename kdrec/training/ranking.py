@@ -1,5 +1,6 @@
 """Train any recommender by a ranking loss, and rank the full catalogue to see what it learned."""
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -141,13 +142,23 @@ class RankingModule(L.LightningModule):
         self._learning_rate = self.trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's mean of each term per training pair, and the learning rate."""
+        """Log the epoch's mean of each term per training pair, and the learning rate.
+
+        Raises:
+            InputError: If a term is no number any more.
+        """
         if not self._sums:
             return
         names = list(self._sums)
         totals = torch.stack([*self._sums.values(), torch.tensor(float(self._num_pairs), device=self.device)])
         totals = self.trainer.strategy.reduce(totals, reduce_op="sum")
         means = dict(zip(names, (totals[:-1] / totals[-1]).tolist(), strict=True))
+        for name, mean in means.items():
+            if not math.isfinite(mean):
+                raise InputError(
+                    f"The training diverged: train/{name} is {mean} in epoch {self.current_epoch + 1}; "
+                    f"lower the learning rate, or the weight of what diverged."
+                )
         self.log("train/loss", sum(means.values()), prog_bar=True)
         self.log_dict({f"train/{name}": value for name, value in means.items()})
         self.log("train/learning_rate", self._learning_rate)
@@ -187,21 +198,27 @@ class RankingModule(L.LightningModule):
     def predict_step(self, users: Tensor, batch_index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return (users (B,), top items (B, K), scores (B, K)), K the largest cutoff; item -1 where none is left."""
         depth = max(self.cutoffs)
-        items = self._rankings["predict"].top_items(self.recommender, users, depth, self._catalogue)
-        return users, items, self.recommender.score(users, items.clamp(min=0))
+        with self._whole_precision():
+            items = self._rankings["predict"].top_items(self.recommender, users, depth, self._catalogue)
+            return users, items, self.recommender.score(users, items.clamp(min=0))
 
     def metric(self, stage: str) -> RankingMetrics:
         """Return the metric of "val" or "test"."""
         return cast(RankingMetrics, self.metrics[stage])
 
+    def _whole_precision(self) -> torch.autocast:
+        """Rank by the weights' own precision: in half of it thousands of items have equal scores."""
+        return torch.autocast(self.device.type, enabled=False)
+
     def _start_ranking(self, stage: str) -> None:
         self._rankings[stage].to(self.device)
-        with torch.no_grad():
+        with torch.no_grad(), self._whole_precision():
             self._catalogue = self.recommender.encode_catalogue()
 
     def _rank(self, stage: str, users: Tensor) -> None:
         ranking = self._rankings[stage]
-        top = ranking.top_items(self.recommender, users, max(self.cutoffs), self._catalogue)
+        with self._whole_precision():
+            top = ranking.top_items(self.recommender, users, max(self.cutoffs), self._catalogue)
         relevant = ranking.relevant
         self.metric(stage).update(users, top, relevant.contains(users, top), relevant.of(users))
 

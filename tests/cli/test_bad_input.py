@@ -26,7 +26,7 @@ ADAM = {"class_path": "torch.optim.Adam"}
         ([f"{M}.cutoffs", "[5,5000]"], "The cutoff 5000 does not fit a catalogue of 40 items; choose 1..40."),
         ([f"{M}.cutoffs", "[]"], "The list of cutoffs is empty; give the k of every metric@k, such as [10, 20]."),
         ([f"{M}.num_candidates", "41"], "num_candidates is 41; it must lie between 1 and the catalogue's 40."),
-        ([f"{M}.distiller.init_args.weight", "-1"], "FTD: weight is -1.0; it must not be negative."),
+        ([f"{M}.distiller.init_args.weight", "-1"], "FTD: weight is -1.0; it must be a number and not negative."),
         ([f"{M}.distiller.init_args.scope", "al"], "scope: found al where one of 'batch', 'positives', 'all' is"),
         ([f"{M}.student.init_args.embedding_dim", "0"], "BPR: embedding_dim is 0; it must be at least 1."),
         ([f"{M}.student.init_args.embeding_dim", "3"], "BPR (model.student) has no option 'embeding_dim'; did"),

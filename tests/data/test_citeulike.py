@@ -33,8 +33,9 @@ def test_windows_line_ends_and_byte_order_mark_change_nothing(tmp_path: Path) ->
         ("1 5\n3 7 9\n", "line 2: it says 3 ids and lists 2"),
         ("1 5\n\n", "line 2: '' is not a count and that many ids"),
         ("2 7 x\n", "line 1: '2 7 x' is not a count"),
-        ("1 -4\n", "line 1: an id is negative or stands there twice"),
-        ("2 4 4\n", "line 1: an id is negative or stands there twice"),
+        ("1 -4\n", "line 1: an id is negative or stands there twice, or is too large"),
+        ("1 99999999999999999999999\n", "line 1: an id is negative or stands there twice, or is too large"),
+        ("2 4 4\n", "line 1: an id is negative or stands there twice, or is too large"),
         ("", "is empty"),
     ],
 )
@@ -64,6 +65,13 @@ def test_loads_with_tags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_other_data_under_its_name_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "citeulike-t/users.dat", "2 7 9\n")
     with pytest.raises(InputError, match=r"it has 2 pairs where 134860 are published"):
+        CiteULike(root=str(tmp_path)).load()
+
+
+def test_an_id_beyond_the_articles_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(citeulike._PAIRS, "t", 3)
+    write(tmp_path / "citeulike-t/users.dat", "2 7 9\n1 25975\n")
+    with pytest.raises(InputError, match=r"line 2: 25975 is out of range, as .* 0\.\.25974"):
         CiteULike(root=str(tmp_path)).load()
 
 

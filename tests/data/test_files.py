@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -50,6 +51,56 @@ def parts(root: Path, **changes: str) -> InteractionFiles:
     texts = {"train_csv": "1,a\n1,b\n2,a\n2,c\n", "valid_csv": "1,c\n", "test_csv": "1,d\n2,b\n"} | changes
     folder(root, **{name: "user_id,item_id\n" + text for name, text in texts.items()})
     return InteractionFiles("mine", "train.csv", "valid.csv", "test.csv", root=str(root))
+
+
+def test_ids_mean_the_same_in_all_parts(tmp_path: Path) -> None:
+    """One id that is no number makes all ids text, and none is another's."""
+    texts = {"train_csv": "10,1\n9,2\n9,3\n10,4\n", "valid_csv": "10,B\n9,4\n", "test_csv": "9,1\n"}
+    split = parts(tmp_path, **texts).split
+    assert split.train.item_ids.tolist() == ["1", "2", "3", "4", "B"]
+    assert split.valid.items.tolist() == [4, 3]
+    assert split.train.user_ids.tolist() == ["9", "10"]
+    with pytest.raises(InputError, match="User 9 and item 2 stand in"):
+        parts(tmp_path / "again", **texts | {"test_csv": "9,2\n"}).load()
+
+
+@pytest.mark.parametrize("ids", [["007", "7"], ["1e2", "100"], ["1" + "0" * 19, "1" + "0" * 22], ["1.0", "1"]])
+def test_no_id_is_rewritten(tmp_path: Path, ids: list[str]) -> None:
+    rows = "".join(f"{user},{item}\n" for user in ids for item in ids)
+    data = InteractionFiles("mine", "log.csv", root=str(folder(tmp_path, log_csv="user_id,item_id\n" + rows)))
+    log = data.load()
+    assert sorted(log.user_ids) == sorted(log.item_ids) == sorted(ids)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "complaint"),
+    [
+        ("item_id", [5, None, 7], "row 1: 'item_id' is nan, where an id is needed"),
+        ("timestamp", [1.0, 2.5, 3.0], "row 1: 'timestamp' is 2.5, where a whole number is needed"),
+        ("timestamp", ["1", "2", "noon"], "row 2: 'timestamp' is noon, where a whole number is needed"),
+        ("timestamp", [None, 2, 3], "row 0: 'timestamp' is nan, where a whole number is needed"),
+    ],
+)
+def test_faults_of_a_parquet_file(tmp_path: Path, column: str, values: list[Any], complaint: str) -> None:
+    folder(tmp_path)
+    columns: dict[str, list[Any]] = {"user_id": [1, 1, 2], "item_id": [5, 6, 5], "timestamp": [1, 2, 3]}
+    pd.DataFrame(columns | {column: values}).to_parquet(tmp_path / "mine/log.parquet")
+    data = InteractionFiles("mine", "log.parquet", time_column="timestamp", root=str(tmp_path))
+    with pytest.raises(InputError, match=complaint):
+        data.load()
+
+
+def test_blank_ids_are_refused(tmp_path: Path) -> None:
+    data = InteractionFiles("mine", "log.csv", root=str(folder(tmp_path, log_csv="user_id,item_id\n1,2\n,3\n")))
+    with pytest.raises(InputError, match="line 3: 'user_id' is blank"):
+        data.load()
+
+
+def test_a_quotation_mark_that_is_not_closed(tmp_path: Path) -> None:
+    text = 'user_id,item_id\n1,"2\n' + "1,2\n" * 40_000
+    data = InteractionFiles("mine", "log.csv", root=str(folder(tmp_path, log_csv=text)))
+    with pytest.raises(InputError, match=r"is no CSV .*quotation mark"):
+        data.load()
 
 
 def test_ready_made_parts_stay_as_they_are(tmp_path: Path) -> None:

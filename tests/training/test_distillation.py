@@ -159,3 +159,30 @@ def test_a_student_is_tested_without_its_teacher(teacher_file: Path, tmp_path: P
 def test_a_missing_teacher_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"There is no checkpoint .*nowhere\.ckpt"):
         distilled(tmp_path / "nowhere.ckpt", FTD())
+
+
+@pytest.mark.parametrize(
+    "distiller", [FTD(0.1), HTD(0.1, num_groups=3), HTD(0.1, num_groups=3, first_temperature=1e-6)]
+)
+def test_mixed_precision_leaves_the_terms_in_float32(teacher_file: Path, distiller: Distiller) -> None:
+    seed_everything(1, verbose=False)
+    module = DistillationModule(BPR(4, init_std=0.1), str(teacher_file), distiller, cutoffs=CUTOFFS)
+    seen: set[torch.dtype] = set()
+
+    def spy(batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
+        terms = type(distiller).forward(distiller, batch, student, teacher)
+        seen.update(term.dtype for term in terms.values())
+        assert not torch.is_autocast_enabled("cpu")
+        return terms
+
+    distiller.forward = spy  # type: ignore[method-assign]
+    quiet_trainer(max_epochs=1, precision="bf16-mixed").fit(module, datamodule=GeneratedDataModule())
+    assert seen == {torch.float32}
+
+
+def test_who_anneals_must_know_for_how_long(teacher_file: Path) -> None:
+    module = DistillationModule(BPR(4), str(teacher_file), HTD(num_groups=3), cutoffs=CUTOFFS)
+    with pytest.raises(InputError, match=r"HTD anneals over the training, and trainer\.max_epochs is -1"):
+        quiet_trainer(max_epochs=-1, max_steps=3).fit(module, datamodule=GeneratedDataModule())
+    module = DistillationModule(BPR(4), str(teacher_file), FTD(), cutoffs=CUTOFFS)
+    quiet_trainer(max_epochs=-1, max_steps=3).fit(module, datamodule=GeneratedDataModule())

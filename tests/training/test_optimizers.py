@@ -98,3 +98,16 @@ def test_a_module_trains_with_it_and_touches_only_its_batches() -> None:
     moments = trainer.optimizers[0].state[module.recommender.users.weight]["exp_avg"]
     moved = set(moments.abs().sum(1).nonzero().flatten().tolist())
     assert moved == set(batch.users.tolist())
+
+
+def test_a_gradient_scaler_divides_and_skips() -> None:
+    plain, scaled = table(True), table(True)
+    expected = train(plain, LazyAdam(plain.parameters(), **OPTIONS), [[1, 3]])
+    optimizer, scaler = LazyAdam(scaled.parameters(), **OPTIONS), torch.amp.GradScaler("cpu", init_scale=64.0)
+    for overflow in (False, True):
+        optimizer.zero_grad()
+        loss = (scaled(torch.tensor([1, 3])) ** 3).sum() * (float("inf") if overflow else 1.0)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        torch.testing.assert_close(scaled.weight.detach(), expected)

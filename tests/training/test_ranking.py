@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -207,3 +208,27 @@ def test_the_learning_rate_schedule_is_followed_and_logged() -> None:
     )
     quiet_trainer(max_epochs=3).fit(watched, datamodule=GeneratedDataModule())
     assert rates == pytest.approx([0.8, 0.4, 0.2])
+
+
+def test_half_precision_ranks_by_the_weights_own() -> None:
+    seed_everything(0, verbose=False)
+    trained, data = module(), GeneratedDataModule()
+    quiet_trainer(max_epochs=1).fit(trained, datamodule=data)
+    whole = quiet_trainer().test(trained, datamodule=data, verbose=False)
+    seen: set[torch.dtype] = set()
+    score_all = trained.recommender.score_all
+
+    def spy(users: torch.Tensor, catalogue: torch.Tensor | None = None) -> torch.Tensor:
+        scores = score_all(users, catalogue)
+        seen.add(scores.dtype)
+        return scores
+
+    trained.recommender.score_all = spy  # type: ignore[method-assign]
+    assert quiet_trainer(precision="bf16-mixed").test(trained, datamodule=data, verbose=False) == whole
+    assert seen == {torch.float32}
+
+
+def test_a_training_that_diverges_says_so() -> None:
+    lost = module(loss=lambda positive, negative: (positive - negative[:, 0]).sum() * math.nan)
+    with pytest.raises(InputError, match="The training diverged: train/base is nan in epoch 1; lower"):
+        quiet_trainer(max_epochs=2).fit(lost, datamodule=GeneratedDataModule())
