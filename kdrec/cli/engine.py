@@ -143,9 +143,8 @@ class KdrecCLI(CommandLine):
             return
         path = Path(self.model.teacher_path) if isinstance(self.model, DistillationModule) else None
         if path and not path.is_file():  # before anything is fetched
-            raise InputError(
-                f"There is no teacher {path} below the folder you are in; give a checkpoint or its config."
-            )
+            found = "is a folder" if path.is_dir() else "is not there"
+            raise InputError(f"The teacher {path} {found}; give a checkpoint, or the config that makes it.")
         train = self.datamodule.split.train
         self.model.require_options(train.num_items)
         self._require_monitors()

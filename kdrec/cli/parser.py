@@ -107,8 +107,14 @@ class CommandLine(LightningCLI):
         return yaml.safe_load(self._parser(self.requested).dump(config, skip_none=False))
 
     def parse_fit(self, args: list[str]) -> dict[str, Any]:
-        """Parse the options of another fit."""
+        """Parse the options of another fit.
+
+        Raises:
+            InputError: If an option is faulty.
+        """
         self._require_whole_options(args)
+        if unfit := {"-h", "--help", "--print_config"} & set(args):
+            raise InputError(f"{' '.join(args[:2])}: {unfit.pop()} cannot stand there; leave it out.")
         try:
             return self.plain(self._parser("fit").parse_args(args))
         except (argparse.ArgumentError, TypeError, ValueError) as error:

@@ -11,6 +11,7 @@ import inspect
 import platform
 import sys
 import warnings
+import zipfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -82,6 +83,10 @@ def read(path: str | Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its doubts about a foreign pickle end in the error below
+            if zipfile.is_zipfile(path):
+                with zipfile.ZipFile(path) as archive:
+                    if damaged := archive.testzip():  # torch does not look whether the sums are right
+                        raise zipfile.BadZipFile(damaged)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError:
         raise InputError(

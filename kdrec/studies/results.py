@@ -1,5 +1,6 @@
 """What is kept of a cell: a folder with checkpoints, every user's test metrics, and result.json when all is done."""
 
+import contextlib
 import csv
 import json
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from kdrec.errors import InputError
 from kdrec.studies.plan import Cell, Study
 
 RESULT = "result.json"
+TABLE = "results.csv"
 PER_USER = "users.csv"
 
 
@@ -72,8 +74,16 @@ def finished(study: Study, identities: Mapping[Cell, str], output: Path) -> dict
     """Return the finished cells of a study.
 
     Raises:
-        InputError: If the folder holds a finished cell of that name which was made otherwise.
+        InputError: If the folder holds the tables of another study, or a finished cell of that name which was made
+            otherwise.
     """
+    with contextlib.suppress(OSError, KeyError), open(output / TABLE, newline="") as file:
+        others = {row["study"] for row in csv.DictReader(file)} - {study.name}
+        if others:
+            raise InputError(
+                f"{output} holds the results of the study {others.pop()!r}, and this one is {study.name!r}; "
+                f"name another folder with --output."
+            )
     found = {}
     for cell in study.cells:
         folder = folder_of(output, cell)

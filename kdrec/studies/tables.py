@@ -13,7 +13,7 @@ from rich.table import Table
 from kdrec.errors import InputError
 from kdrec.evaluation.significance import Comparison, compare
 from kdrec.studies.plan import TEACHER, Cell, Study
-from kdrec.studies.results import PER_USER, Result, as_rows, folder_of, read_users
+from kdrec.studies.results import PER_USER, TABLE, Result, as_rows, folder_of, read_users
 
 Results = Mapping[Cell, Result]
 
@@ -35,7 +35,7 @@ def write_tables(study: Study, results: Results, output: Path) -> list[Path]:
     writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    contents = {"results.csv": text.getvalue(), "table.md": markdown(study, results, output)}
+    contents = {TABLE: text.getvalue(), "table.md": markdown(study, results, output)}
     for name, content in contents.items():
         temporary = output / f".{name}.tmp"
         temporary.write_text(content, encoding="utf-8")

@@ -354,6 +354,18 @@ def test_two_studies_in_one_folder(kdrec: Kdrec, standin: StandIn) -> None:
     assert kdrec("study", "study.yaml").code == 0
 
 
+def test_the_tables_of_another_study_stay(kdrec: Kdrec, standin: StandIn) -> None:
+    assert kdrec("study", "study.yaml").code == 0
+    before = snapshot(Path("studies/study"))
+    write(name="other", grid=[{"seeds": [7]}])
+    said = kdrec("study", "study.yaml", "--output", "studies/study").sentence
+    assert said == (
+        "studies/study holds the results of the study 'study', and this one is 'other'; "
+        "name another folder with --output."
+    )
+    assert snapshot(Path("studies/study")) == before
+
+
 def test_what_another_study_finished_in_the_meantime_is_not_run_again(
     kdrec: Kdrec, standin: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -421,8 +433,8 @@ def refused(kdrec: Kdrec, *args: str) -> str:
         (["study.yaml", "--jobs", "0"], "--jobs is 0; this machine can share itself out to 1.."),
         (["study.yaml", "--jobs", "-1"], "--jobs is -1; this machine can share itself out to 1.."),
         (["study.yaml", "--jobs", str((os.cpu_count() or 1) + 1)], f" share itself out to 1..{os.cpu_count()} "),
-        (["study.yaml", "--jobs", "two"], "kdrec study: argument --jobs: invalid int value: 'two'; see kdrec study"),
-        (["study.yaml", "--jobs"], "kdrec study: argument --jobs: expected one argument; see kdrec study --help."),
+        (["study.yaml", "--jobs", "two"], "Argument --jobs: invalid int value: 'two'; see kdrec study"),
+        (["study.yaml", "--jobs"], "Argument --jobs: expected one argument; see kdrec study --help."),
         (["nowhere.yaml"], "The study nowhere.yaml cannot be read (No such file or directory); see configs/studies."),
         (["."], "The study . cannot be read (Is a directory)"),
     ],
@@ -446,7 +458,8 @@ def test_bad_options(kdrec: Kdrec, args: list[str], complaint: str) -> None:
         ({"metric": None}, "The study's metric 'None' is not among those"),
         ({"options": {"trainer.max_epoch": 1}}, "There is no option 'trainer.max_epoch'; did you mean 'trainer.max"),
         ({"options": {"trainer.max_epochs": "two"}}, "--config teacher.yaml: trainer.max_epochs: found two where int"),
-        ({"options": {"nope": 1}}, "There is no option 'nope'; "),
+        ({"options": {"nope": 1}}, "The cell 'teacher seed 1' of the study study: --config teacher.yaml: There is no option 'nope'; "),
+        ({"options": {"help": ""}}, "of the study study: --config teacher.yaml: --help cannot stand there; leave"),
         ({"grid": [{"students": [{"embeding_dim": 3}]}]}, "BPR (model.recommender) has no option 'embeding_dim'; did"),
         ({"methods": {**STUDY["methods"], "alone": {"config": "teacher.yaml", "options": {"data.init_args.seed": 5}}}},
          "The cell 'alone 3 seed 1' (teacher.yaml) has other data than 'teacher seed 1'; give all configs of a study"),

@@ -198,6 +198,17 @@ def test_description_is_a_copy(split: Split) -> None:
     assert split.train.csr[1].any()
 
 
+def test_weights_that_changed_on_the_disk_are_refused(content: dict[str, Any], path: Path) -> None:
+    torch.save(content, path)
+    whole = bytearray(path.read_bytes())
+    weights = content["state_dict"]["recommender.items.weight"].numpy().tobytes()
+    start = whole.index(weights)
+    whole[start : start + 8] = bytes(8)
+    path.write_bytes(whole)
+    with pytest.raises(InputError, match="cut off, damaged or of another program"):
+        read(path)
+
+
 def test_digest(path: Path) -> None:
     path.write_bytes(b"content")
     assert digest(path) == hashlib.sha256(b"content").hexdigest()

@@ -47,7 +47,7 @@ def run(args: Sequence[str]) -> int:
     try:
         options, unknown = parser.parse_known_args(args)
     except argparse.ArgumentError as error:
-        raise InputError(f"kdrec study: {error}; see kdrec study --help.") from None
+        raise InputError(f"{str(error)[:1].upper()}{str(error)[1:]}; see kdrec study --help.") from None
     except SystemExit:  # --help
         return 0
     if unknown:
@@ -117,7 +117,10 @@ def _identities(study: "Study") -> "dict[Cell, str]":
     data: dict[str, Any] | None = None
     digests: dict[Cell, str] = {}
     for cell in study.cells:
-        config = parser.parse_fit(list(cell.arguments))
+        try:
+            config = parser.parse_fit(list(cell.arguments))
+        except InputError as error:
+            raise InputError(f"The cell {cell.label!r} of the study {study.name}: {error}") from None
         if name not in names or cutoff not in map(str, config["model"]["init_args"]["cutoffs"]):
             raise InputError(
                 f"The study's metric {study.metric!r} is not among those of {cell.arguments[1]}: "
