@@ -182,7 +182,7 @@ def test_ctrl_c_keeps_the_last_checkpoint_and_says_how_to_go_on(kdrec: Kdrec) ->
     assert done.returncode == 130
     assert "Traceback" not in done.stderr
     last = only("checkpoints/teacher/*/last.ckpt")
-    assert f"kept in {last}" in done.stderr
+    assert str(last) in done.stderr
     [command] = [line.strip() for line in done.stderr.splitlines() if line.strip().startswith("kdrec fit")]
     reached = checkpoint.read(last)["kdrec"]["epochs"]
     resumed = kdrec(*command.split()[1:], "--trainer.max_epochs", str(reached + 2))

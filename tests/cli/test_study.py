@@ -152,7 +152,8 @@ def test_every_cell_is_finished_and_shown(studied: Studied) -> None:
     assert f"| teacher | 1,120 | {mean} |  |" in (at / "table.md").read_text()
     assert alone in studied.out
     assert "study: test recall@5" in studied.out
-    assert f"[3/3] FTD 3 seed 1: recall@5 {frame['test/recall@5'][2]:.4f} in " in studied.out
+    assert "[3/3] " in studied.out  # cells that run side by side end in any order
+    assert f"/3] FTD 3 seed 1: recall@5 {frame['test/recall@5'][2]:.4f} in " in studied.out
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere children outlive their parent")
