@@ -9,6 +9,9 @@ from lightning import Trainer
 from kdrec.data.base import InteractionDataModule
 from kdrec.data.interactions import Interactions
 from kdrec.data.splits import Splitter
+from kdrec.models import checkpoint
+from kdrec.models.base import Recommender
+from kdrec.models.checkpoint import as_config, describe
 
 NUM_GROUPS = 4
 
@@ -40,6 +43,22 @@ def generate(num_users: int = 30, num_items: int = 40, seed: int = 0) -> Interac
             {"genres": [f"Genre{item % NUM_GROUPS}" for item in items], "year": 1950 + items % 70}, index=item_ids
         ),
     )
+
+
+def content_of(model: Recommender, train: Interactions) -> dict[str, Any]:
+    """Return what the training module saves."""
+    return {
+        "state_dict": {checkpoint.PREFIX + name: value for name, value in model.state_dict().items()},
+        "kdrec": describe(model, train)
+        | {
+            "data": as_config(GeneratedDataModule()),
+            "evaluation": {"cutoffs": [5, 10], "num_candidates": None},
+            "protocol": "generated/leave-one-out-time-min3, full ranking",
+            "metrics": {"val/recall@5": 0.25},
+            "epochs": 3,
+            "seed": 0,
+        },
+    }
 
 
 class GeneratedDataModule(InteractionDataModule):

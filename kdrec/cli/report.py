@@ -9,10 +9,10 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from kdrec.cli import runs
+from kdrec.cli.console import show
 from kdrec.errors import InputError
 from kdrec.evaluation.metrics import LOGGED_METRICS
 from kdrec.models import checkpoint as files
@@ -190,15 +190,6 @@ def hyper_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
         add(option, part)
     add("data", config["data"])
     return flat
-
-
-def show(*parts: Any) -> None:
-    """Print tables and lines; wide enough for the tables where the output is no terminal."""
-    console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = 140
-    for part in parts:
-        console.print(part, markup=False)
 
 
 def _row(name: str, parameters: int, metrics: Mapping[str, float], record: Mapping[str, Any]) -> Row:

@@ -111,6 +111,12 @@ class Interactions:
             state.update(json.dumps(ids.tolist()).encode())
         return state.hexdigest()
 
+    @property
+    def item_labels(self) -> pd.Series | None:
+        """The first text column of the item features, such as genres or tags (``|`` separates them), or None."""
+        features = pd.DataFrame() if self.item_features is None else self.item_features
+        return next((column for _, column in features.items() if not pd.api.types.is_numeric_dtype(column)), None)
+
     def subset(self, rows: np.ndarray) -> "Interactions":
         """Return the pairs at ``rows`` (indices or mask) over the same vocabularies."""
         times = None if self.timestamps is None else self.timestamps[rows]

@@ -18,6 +18,8 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, get_args, get_type_hints
 
+import numpy as np
+import pandas as pd
 import torch
 
 from kdrec.data.interactions import Interactions
@@ -26,8 +28,15 @@ from kdrec.models.base import Recommender
 
 FORMAT = 1
 _NEEDED = ("model", "data", "evaluation", "num_users", "num_items", "data_digest", "protocol", "metrics", "epochs")
+_LABELS = 60  # characters of an item's labels that a file keeps
 PREFIX = "recommender."
 """Under this prefix the model's weights stand in the file's ``state_dict``."""
+
+
+def _short(labels: pd.Series) -> list[str]:
+    """Return each item's labels as one text of moderate length, since a file keeps them for every item."""
+    cut = [(text, text[: _LABELS + 1].rpartition("|")[0]) for text in labels.fillna("")]
+    return [text if len(text) <= _LABELS else whole or text[:_LABELS] for text, whole in cut]
 
 
 def as_config(thing: object) -> dict[str, Any]:
@@ -52,7 +61,9 @@ def describe(recommender: Recommender, train: Interactions) -> dict[str, Any]:
 
     The training module adds how it was trained: data module, evaluation, protocol, metrics, epochs, seed.
     """
-    offsets, items = train.csr
+    times = train.items if train.timestamps is None else train.timestamps
+    order = np.lexsort((train.items, times, train.users))  # the last that a user touched stands last
+    labels = train.item_labels
     return {
         "format": FORMAT,
         "model": as_config(recommender),
@@ -61,7 +72,8 @@ def describe(recommender: Recommender, train: Interactions) -> dict[str, Any]:
         "user_ids": train.user_ids.tolist(),
         "item_ids": train.item_ids.tolist(),
         "item_titles": None if train.item_titles is None else train.item_titles.tolist(),
-        "seen": {"offsets": torch.from_numpy(offsets.copy()), "items": torch.from_numpy(items.copy())},
+        "item_labels": None if labels is None else {"name": str(labels.name), "values": _short(labels)},
+        "seen": {"offsets": torch.from_numpy(train.csr[0].copy()), "items": torch.from_numpy(train.items[order])},
         "data_digest": train.digest,
         "versions": {name: version(name) for name in ("kdrec", "torch", "lightning", "numpy")}
         | {"python": platform.python_version()},

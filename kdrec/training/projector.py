@@ -79,10 +79,8 @@ def describe_items(train: Interactions, items: np.ndarray) -> tuple[list[str], l
     columns = {"item": train.item_ids[items].tolist()}
     if train.item_titles is not None:
         columns["title"] = train.item_titles[items].tolist()
-    features = pd.DataFrame() if train.item_features is None else train.item_features
-    texts = [name for name in features if not pd.api.types.is_numeric_dtype(features[name])]
-    if texts:
-        columns[str(texts[0])] = _main_labels(features[texts[0]], items)
+    if (labels := train.item_labels) is not None:
+        columns[str(labels.name)] = _main_labels(labels, items)
     columns["interactions"] = train.item_counts[items].tolist()
     header = [_one_line(name) for name in columns]
     return header, [[_one_line(text) for text in row] for row in zip(*columns.values(), strict=True)]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -18,29 +19,13 @@ from kdrec.models.bpr import BPR
 from kdrec.models.checkpoint import as_config, describe, digest, read, require_known_classes, restore
 from kdrec.models.ncf import NCF
 from kdrec.models.popularity import Popularity
-from tests.generated import GeneratedDataModule
+from tests.generated import GeneratedDataModule, content_of
 
 MODELS = [BPR(embedding_dim=6), NCF(embedding_dim=8, num_layers=2, dropout=0.3), Popularity()]
 
 
 class Doubled(BPR):
     """An architecture from outside kdrec, in a module that is imported already."""
-
-
-def content_of(model: Recommender, train: Interactions) -> dict[str, Any]:
-    """Return what the training module saves."""
-    return {
-        "state_dict": {checkpoint.PREFIX + name: value for name, value in model.state_dict().items()},
-        "kdrec": describe(model, train)
-        | {
-            "data": as_config(GeneratedDataModule()),
-            "evaluation": {"cutoffs": [5, 10], "num_candidates": None},
-            "protocol": "generated/leave-one-out-time-min3, full ranking",
-            "metrics": {"val/recall@5": 0.25},
-            "epochs": 3,
-            "seed": 0,
-        },
-    }
 
 
 @pytest.fixture
@@ -176,12 +161,14 @@ def test_description(split: Split, content: dict[str, Any], path: Path) -> None:
     assert section["user_ids"] == [str(user + 101) for user in range(30)]
     assert section["item_ids"] == [str(item + 501) for item in range(40)]
     assert section["item_titles"][3] == "Film 3 (1953)"
+    assert section["item_labels"] == {"name": "genres", "values": [f"Genre{item % 4}" for item in range(40)]}
     assert section["data_digest"] == train.digest
     assert set(section["versions"]) == {"kdrec", "torch", "lightning", "numpy", "python"}
     offsets, items = section["seen"]["offsets"], section["seen"]["items"]
     for user in range(30):
         seen = items[offsets[user] : offsets[user + 1]].tolist()
-        assert seen == sorted(train.items[train.users == user].tolist())
+        own = train.subset(train.users == user)
+        assert seen == [item for _, item in sorted(zip(own.timestamps, own.items, strict=True))]
 
 
 def test_description_without_titles() -> None:
@@ -189,6 +176,18 @@ def test_description_without_titles() -> None:
     model = BPR(2)
     model.bind(train)
     assert describe(model, train)["item_titles"] is None
+    assert describe(model, train)["item_labels"] is None
+
+
+def test_long_labels_are_cut_between_two() -> None:
+    features = pd.DataFrame({"year": [1, 2, 3], "tags": ["|".join(["abcd"] * 20), None, "x" * 61]})
+    train = Interactions(
+        np.array([0]), np.array([1]), np.array(["a"]), np.array(["x", "y", "z"]), item_features=features
+    )
+    model = BPR(2)
+    model.bind(train)
+    labels = describe(model, train)["item_labels"]
+    assert labels == {"name": "tags", "values": ["|".join(["abcd"] * 12), "", "x" * 60]}
 
 
 def test_description_is_a_copy(split: Split) -> None:

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdrec.cli.options import Options
 from kdrec.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,22 +37,13 @@ def run(args: Sequence[str]) -> int:
     Raises:
         InputError: On a faulty study file, folder, or options, or if cells failed.
     """
-    parser = argparse.ArgumentParser(
-        "kdrec study", description=_DESCRIPTION, epilog=_EXAMPLES, allow_abbrev=False, exit_on_error=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = Options("study", _DESCRIPTION, _EXAMPLES)
     parser.add_argument("file", type=Path, nargs="?", help="study file, such as configs/studies/kdd21.yaml")
     parser.add_argument("--jobs", type=int, default=1, help="cells at work at the same time (default 1)")
     parser.add_argument("--output", type=Path, help="folder of the results (default studies/NAME)")
     parser.add_argument("--list", action="store_true", help="show which cells are finished, and run nothing")
-    try:
-        options, unknown = parser.parse_known_args(args)
-    except argparse.ArgumentError as error:
-        raise InputError(f"{str(error)[:1].upper()}{str(error)[1:]}; see kdrec study --help.") from None
-    except SystemExit:  # --help
+    if (options := parser.read(args)) is None:
         return 0
-    if unknown:
-        raise InputError(f"There is no option {unknown[0]!r} of kdrec study; see kdrec study --help.")
     if options.file is None:
         raise InputError("kdrec study needs a study file, such as one in configs/studies; see kdrec study --help.")
     if not 1 <= options.jobs <= (os.cpu_count() or 1):
@@ -148,7 +140,7 @@ def _source(config: dict[str, Any]) -> dict[str, Any]:
 
 def _report(study: "Study", results: "dict[Cell, Any]", output: Path) -> None:
     """Write and show what the finished cells say."""
-    from kdrec.cli.report import show
+    from kdrec.cli.console import show
     from kdrec.studies.figures import draw
     from kdrec.studies.tables import summary_table, write_tables
 
