@@ -129,7 +129,7 @@ class Deployed:
         return self.described(items[0].tolist(), values[0].tolist())
 
 
-def fold_in(table: Tensor, items: Tensor, unseen: float = 0.1, ridge: float = 0.1) -> Tensor:
+def fold_in(table: Tensor, items: Tensor, unseen: float = 10.0, ridge: float = 0.1) -> Tensor:
     """Return the vector of a user who likes some items, by least squares.
 
     The user wants 1 from these items and, with the weight ``unseen``, 0 from the average item:
