@@ -87,6 +87,11 @@ class Recommender(nn.Module, ABC):
         """Count the numbers that training finds, whether they are frozen now or not."""
         return sum(parameter.numel() for parameter in self.parameters())
 
+    def num_bytes(self) -> int:
+        """Count the bytes of the deployed model: its numbers, without the raw ids and titles that any model needs."""
+        held = itertools.chain(self.parameters(), self.buffers())
+        return sum(tensor.numel() * tensor.element_size() for tensor in held)
+
 
 class DotProductRecommender(Recommender):
     """A recommender whose score is the dot product of its user and item vectors."""
