@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from kdrec.cli.console import show
 from kdrec.errors import InputError
 from kdrec.evaluation.metrics import LOGGED_METRICS
 from kdrec.models import checkpoint as files
+from kdrec.models.base import Recommender
 from kdrec.training.distillation import DistillationModule
 from kdrec.training.ranking import RankingModule
 
@@ -28,6 +29,7 @@ class Row:
 
     name: str
     parameters: int
+    bytes: int
     metrics: Mapping[str, float]
     epochs: str = "-"
     seconds: str = "-"
@@ -61,11 +63,12 @@ def after_fit(name: str, trainer: L.Trainer, module: RankingModule, config: Mapp
         "seconds": round(seconds, 1),
     }
     runs.write_record(best.parent, record)
-    rows = [_row(name, module.recommender.num_parameters(), section["metrics"], record)]
+    rows = [_row(name, module.recommender, section["metrics"], record)]
     if isinstance(module, DistillationModule) and module.teacher is not None:
-        source, size = Path(module.teacher.path), module.teacher.recommender.num_parameters()
+        source = Path(module.teacher.path)
         told = files.read(source)["kdrec"]["metrics"]
-        rows.insert(0, _row(f"teacher {source.parent.parent.name}", size, told, runs.read_record(source.parent)))
+        title, record = f"teacher {source.parent.parent.name}", runs.read_record(source.parent)
+        rows.insert(0, _row(title, module.teacher.recommender, told, record))
     logs = None
     if isinstance(trainer.logger, TensorBoardLogger):
         logs = Path(trainer.logger.log_dir)
@@ -145,7 +148,7 @@ def fit_table(rows: Sequence[Row]) -> Table:
         table.add_row(
             row.name,
             f"{row.parameters:,}",
-            f"{row.parameters * 4 / 2**20:.2f}",
+            f"{row.bytes / 2**20:.2f}",
             *(_number(row.metrics.get(f"val/{metric}")) for metric in _SHOWN),
             row.epochs,
             row.seconds,
@@ -154,8 +157,8 @@ def fit_table(rows: Sequence[Row]) -> Table:
         teacher, student = rows[0], rows[-1]
         table.add_section()
         kept = [_share(student.metrics.get(f"val/{m}"), teacher.metrics.get(f"val/{m}")) for m in _SHOWN]
-        size = _share(student.parameters, teacher.parameters)
-        table.add_row("student / teacher", size, size, *kept, "", "")
+        sizes = _share(student.parameters, teacher.parameters), _share(student.bytes, teacher.bytes)
+        table.add_row("student / teacher", *sizes, *kept, "", "")
     return table
 
 
@@ -192,11 +195,12 @@ def hyper_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _row(name: str, parameters: int, metrics: Mapping[str, float], record: Mapping[str, Any]) -> Row:
+def _row(name: str, model: Recommender, metrics: Mapping[str, float], record: Mapping[str, Any]) -> Row:
     """Describe a model by its metrics and by its run.json, if it has one."""
+    row = Row(name, model.num_parameters(), model.num_bytes(), metrics)
     if not record:
-        return Row(name, parameters, metrics)
-    return Row(name, parameters, metrics, f"{record['best_epoch']} of {record['epochs']}", f"{record['seconds']:.0f}")
+        return row
+    return replace(row, epochs=f"{record['best_epoch']} of {record['epochs']}", seconds=f"{record['seconds']:.0f}")
 
 
 def _next_steps(checkpoint: Path, logs: Path | None) -> str:

@@ -74,7 +74,7 @@ def _draw_sizes(axes: "Axes", study: Study, results: Mapping[Cell, Result]) -> N
             if some:
                 values = [result.metrics[study.metric] for result in some]
                 deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-                points.append((some[0].parameters * 4 / 2**20, statistics.fmean(values), deviation))
+                points.append((some[0].bytes / 2**20, statistics.fmean(values), deviation))
         if points:
             sizes, means, deviations = zip(*sorted(points), strict=True)
             axes.errorbar(
@@ -84,16 +84,16 @@ def _draw_sizes(axes: "Axes", study: Study, results: Mapping[Cell, Result]) -> N
     teachers = [result for cell, result in results.items() if cell.method == TEACHER]
     if teachers:
         mean = statistics.fmean(result.metrics[study.metric] for result in teachers)
-        size = teachers[0].parameters * 4 / 2**20
+        size = teachers[0].bytes / 2**20
         axes.axhline(mean, color="0.6", linestyle="--", linewidth=1, zorder=0)
         axes.text(
             0.02, mean, f"teacher, {size:.1f} MiB", transform=axes.get_yaxis_transform(), va="bottom", color="0.4"
         )
     axes.set_xscale("log")
-    ticks = sorted({result.parameters * 4 / 2**20 for result in results.values()})
+    ticks = sorted({result.bytes / 2**20 for result in results.values()})
     axes.set_xticks(ticks, [f"{size:.3g}" for size in ticks])
     axes.minorticks_off()
-    axes.set_xlabel("size of the model, MiB (float32)")
+    axes.set_xlabel("size of the deployed model, MiB")
     axes.set_ylabel(f"test {study.metric}")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)

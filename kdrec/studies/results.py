@@ -26,6 +26,7 @@ class Result:
         identity: Digest of all that decides the result; a cell whose digest differs is another cell.
         protocol: Data set, split and kind of ranking.
         parameters: Numbers in the model.
+        bytes: Of the deployed model.
         seconds: The fit alone, without its teacher.
         epochs: Trained.
         best_epoch: The best on validation.
@@ -39,6 +40,7 @@ class Result:
     identity: str
     protocol: str
     parameters: int
+    bytes: int
     seconds: float
     epochs: int
     best_epoch: int
@@ -145,7 +147,7 @@ def as_rows(study: Study, results: Mapping[Cell, Result]) -> list[dict[str, Any]
             "student": cell.student,
             "seed": cell.seed,
             "parameters": (result := results[cell]).parameters,
-            "mib": round(result.parameters * 4 / 2**20, 4),
+            "mib": round(result.bytes / 2**20, 4),
             "epochs": result.epochs,
             "best_epoch": result.best_epoch,
             "tested": study.checkpoint,

@@ -172,10 +172,12 @@ class Runner:
     def _result(self, job: _Job) -> Result:
         record = json.loads((job.folder / "run.json").read_text())
         weights = job.folder / f"{self.study.checkpoint}.ckpt"
+        model = files.restore(weights)
         return Result(
             identity=self.identities[job.cell],
             protocol=record["protocol"],
-            parameters=files.restore(weights).num_parameters(),
+            parameters=model.num_parameters(),
+            bytes=model.num_bytes(),
             seconds=record["seconds"],
             epochs=record["epochs"],
             best_epoch=record["best_epoch"],

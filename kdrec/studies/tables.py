@@ -17,6 +17,8 @@ from kdrec.studies.results import PER_USER, TABLE, Result, as_rows, folder_of, r
 
 Results = Mapping[Cell, Result]
 
+_SIZE = ("student", "parameters", "MiB")
+
 
 def write_tables(study: Study, results: Results, output: Path) -> list[Path]:
     """Write results.csv and table.md, each atomically.
@@ -112,7 +114,7 @@ def significance(study: Study, results: Results, output: Path) -> list[tuple[str
 def summary_table(study: Study, results: Results) -> Table:
     """Lay out the metric by student and method for the terminal."""
     table = Table(title=f"{study.name}: test {study.metric}", box=box.SIMPLE_HEAD, title_justify="left")
-    for number, name in enumerate(["student", "parameters", *study.methods]):
+    for number, name in enumerate([*_SIZE, *study.methods]):
         table.add_column(name, justify="left" if not number else "right")
     for row in _size_rows(study, results):
         table.add_row(*row)
@@ -120,16 +122,16 @@ def summary_table(study: Study, results: Results) -> Table:
 
 
 def _by_size(study: Study, results: Results) -> str:
-    return _lines(["student", "parameters", *study.methods], _size_rows(study, results))
+    return _lines([*_SIZE, *study.methods], _size_rows(study, results))
 
 
 def _size_rows(study: Study, results: Results) -> list[list[str]]:
-    """Return a row for the teacher and each student: label, parameters, the metric by method."""
+    """Return a row for the teacher and each student: label, parameters, MiB deployed, the metric by method."""
     rows = []
     teachers = [result for cell, result in results.items() if cell.method == TEACHER]
     if teachers:
         cells = [_spread(teachers, study.metric), *[""] * (len(study.methods) - 1)]
-        rows.append([TEACHER, f"{teachers[0].parameters:,}", *cells])
+        rows.append([TEACHER, f"{teachers[0].parameters:,}", f"{teachers[0].bytes / 2**20:.2f}", *cells])
     for student in study.students:
         of_student = {
             cell: result for cell, result in results.items() if cell.student == student and cell.method != TEACHER
@@ -139,9 +141,10 @@ def _size_rows(study: Study, results: Results) -> list[list[str]]:
         by_method = [
             [result for cell, result in of_student.items() if cell.method == method] for method in study.methods
         ]
-        size = next(iter(of_student.values())).parameters
-        share = f" ({size / teachers[0].parameters:.0%})" if teachers else ""
-        rows.append([student, f"{size:,}{share}", *(_spread(some, study.metric) for some in by_method)])
+        first = next(iter(of_student.values()))
+        share = f" ({first.bytes / teachers[0].bytes:.1%})" if teachers else ""
+        size = [f"{first.parameters:,}", f"{first.bytes / 2**20:.2f}{share}"]
+        rows.append([student, *size, *(_spread(some, study.metric) for some in by_method)])
     return rows
 
 

@@ -52,6 +52,7 @@ def finish(output: Path, cell: Cell, users: Sequence[float], parameters: int = 1
         "identity": "1" * 64,
         "protocol": "hand-written, full ranking",
         "parameters": parameters,
+        "bytes": 2**13 * parameters,  # so that a table that multiplied parameters by 4 would be found out
         "seconds": 2.0,
         "epochs": 3,
         "best_epoch": 2,

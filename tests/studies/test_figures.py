@@ -62,7 +62,7 @@ def test_quality_against_size(tmp_path: Path, figures: dict[str, Figure]) -> Non
     assert "MiB" in axes.get_xlabel()
     lines = {drawn.get_label(): drawn.lines[0] for drawn in axes.containers}
     assert [*lines] == ["alone", "FTD"]
-    assert lines["FTD"].get_xdata().tolist() == [0.5, 1.0]  # 2**17 and 2**18 numbers of 4 bytes
+    assert lines["FTD"].get_xdata().tolist() == [1024.0, 2048.0]  # 2**17 and 2**18 numbers of 2**13 bytes
     assert lines["FTD"].get_ydata().tolist() == [0.75, 1.0]  # the means of 0.25 and 1.25, of 0.5 and 1.5
     bars = axes.containers[1].lines[2][0].get_segments()
     assert [bar[1][1] - bar[0][1] for bar in bars] == pytest.approx([2**0.5, 2**0.5])  # twice the standard deviation

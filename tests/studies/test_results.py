@@ -178,7 +178,7 @@ def test_rows_follow_the_study_and_say_everything(tmp_path: Path) -> None:
         "student": "",
         "seed": 0,
         "parameters": 2**20,
-        "mib": 4.0,
+        "mib": 8192.0,
         "epochs": 3,
         "best_epoch": 2,
         "tested": "last",

@@ -63,6 +63,7 @@ def test_every_cell_is_fitted_and_tested_after_its_teacher(standin: StandIn) -> 
         identity="1" * 64,
         protocol="a stand-in, full ranking",
         parameters=PARAMETERS,
+        bytes=4 * PARAMETERS,
         seconds=1.5,
         epochs=4,
         best_epoch=3,

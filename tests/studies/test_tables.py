@@ -60,11 +60,11 @@ def parse(text: str) -> list[list[list[str]]]:
 def test_the_metric_by_size_and_method(tmp_path: Path) -> None:
     by_size = parse(markdown(*make(tmp_path), tmp_path))[0]
     assert by_size == [
-        ["student", "parameters", "alone", "FTD", "HTD"],
-        ["---", "--:", "--:", "--:", "--:"],
-        ["teacher", "1,600", "0.7500 ± 0.0000 (2)", "", ""],
-        ["2", "200 (12%)", "0.2500 ± 0.0000 (2)", "0.6250 ± 0.1768 (2)", "0.8750 (1)"],  # 0.125 * sqrt(2)
-        ["4", "400 (25%)", "0.3125 ± 0.0884 (2)", "0.6250 (1)", "-"],
+        ["student", "parameters", "MiB", "alone", "FTD", "HTD"],
+        ["---", "--:", "--:", "--:", "--:", "--:"],
+        ["teacher", "1,600", "12.50", "0.7500 ± 0.0000 (2)", "", ""],
+        ["2", "200", "1.56 (12.5%)", "0.2500 ± 0.0000 (2)", "0.6250 ± 0.1768 (2)", "0.8750 (1)"],  # 0.125 * sqrt(2)
+        ["4", "400", "3.12 (25.0%)", "0.3125 ± 0.0884 (2)", "0.6250 (1)", "-"],
     ]
 
 
@@ -194,7 +194,7 @@ def test_a_part_of_a_study_is_shown(tmp_path: Path, chosen: list[tuple[str, str,
     tables = parse((tmp_path / "table.md").read_text())
     assert len(tables) == (3 if pairs else 2)
     assert len(tables[2]) - 2 == pairs if pairs else "Significance" not in (tmp_path / "table.md").read_text()
-    assert tables[0][0] == ["student", "parameters", "alone", "FTD", "HTD"]
+    assert tables[0][0] == ["student", "parameters", "MiB", "alone", "FTD", "HTD"]
     assert [row[0] for row in tables[0][2:]] == [
         *(["teacher"] if any(key[0] == "teacher" for key in chosen) else []),
         *(size for size in ("2", "4") if any(key[1] == size for key in chosen)),
@@ -215,9 +215,9 @@ def test_students_without_options(tmp_path: Path) -> None:
     assert study.students == ("", "2")
     text = markdown(study, results, tmp_path)
     assert parse(text)[0][2:] == [
-        ["teacher", "10", "0.5000 (1)", ""],
-        ["", "20 (200%)", "0.6250 (1)", "0.7500 (1)"],
-        ["2", "40 (400%)", "0.8750 (1)", "-"],
+        ["teacher", "10", "0.08", "0.5000 (1)", ""],
+        ["", "20", "0.16 (200.0%)", "0.6250 (1)", "0.7500 (1)"],
+        ["2", "40", "0.31 (400.0%)", "0.8750 (1)", "-"],
     ]
     pairs = [(student, c.first, c.second) for student, c in significance(study, results, tmp_path)]
     assert pairs == [("", "FTD", "alone"), ("", "FTD", "teacher"), ("", "alone", "teacher"), ("2", "alone", "teacher")]
@@ -227,7 +227,7 @@ def test_names_cannot_break_a_table(tmp_path: Path) -> None:
     cells = [cell("a|b", "x|y"), cell("c", "x|y")]
     results = {c: finish(tmp_path, c, [n / 4, 1.0]) for n, c in enumerate(cells)}
     tables = parse(markdown(study_of(cells), results, tmp_path))
-    assert tables[0][0][2:] == [r"a\|b", "c"]
+    assert tables[0][0][3:] == [r"a\|b", "c"]
     assert tables[2][2][:3] == [r"x\|y", "c", r"a\|b"]
 
 
@@ -247,6 +247,6 @@ def test_the_terminals_table(tmp_path: Path) -> None:
     console.print(table)
     said = [line for line in console.export_text().splitlines() if line.strip()]
     assert said[0].strip() == "hand: test recall@5"
-    assert said[1].split() == ["student", "parameters", "alone", "FTD", "HTD"]
+    assert said[1].split() == ["student", "parameters", "MiB", "alone", "FTD", "HTD"]
     [row] = [line.split() for line in said if line.strip().startswith("2 ")]
-    assert " ".join(row) == "2 200 (12%) 0.2500 ± 0.0000 (2) 0.6250 ± 0.1768 (2) 0.8750 (1)"
+    assert " ".join(row) == "2 200 1.56 (12.5%) 0.2500 ± 0.0000 (2) 0.6250 ± 0.1768 (2) 0.8750 (1)"
