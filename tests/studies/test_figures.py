@@ -68,7 +68,7 @@ def test_quality_against_size(tmp_path: Path, figures: dict[str, Figure]) -> Non
     assert [bar[1][1] - bar[0][1] for bar in bars] == pytest.approx([2**0.5, 2**0.5])  # twice the standard deviation
     [level] = [line for line in axes.lines if line.get_linestyle() == "--"]
     assert level.get_ydata() == [1.5, 1.5]
-    assert [text.get_text() for text in axes.texts] == ["teacher, 4.0 MiB"]
+    assert [text.get_text() for text in axes.texts] == ["teacher, 8192.0 MiB"]
 
 
 def test_learning_curves(tmp_path: Path, figures: dict[str, Figure]) -> None:
