@@ -25,22 +25,14 @@ from kdrec.models.base import Recommender
 from kdrec.models.bpr import BPR
 from kdrec.models.ncf import NCF
 
-NEEDS, EXTRA = ("onnx", "onnxruntime"), "onnx"
+QUANTIZES = True
 USERS, STRANGERS = "users.onnx", "strangers.onnx"
 
 _STEPS = 32  # of conjugate gradients; 16 reach the precision of floats for vectors of width 20 to 200
 
 
 def build(model: Compact, k: int) -> dict[str, bytes]:
-    """Return the files' content by name.
-
-    Args:
-        model: What to export.
-        k: Of no concern: the graphs take it as an input.
-
-    Raises:
-        InputError: If there is no graph for the architecture.
-    """
+    """As `Format.build`; the graphs take ``k`` as an input."""
     tables = TableFile(model.tables)
     graph = Graph(tables)
     graph.best(_scores(graph, model.recommender), "seen")
@@ -142,14 +134,7 @@ def _strangers(graph: Graph, recommender: BPR, items: str) -> str:
 
 
 def answers(folder: Path, users: Tensor, seen: Tensor, k: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return (items, scores) by who was asked for: "users", and "strangers" who like what the users have seen.
-
-    Args:
-        folder: With the files of `build`.
-        users: (B,) int64.
-        seen: (B, S) int64, filled up with -1.
-        k: Items a list.
-    """
+    """As `Format.answers`."""
     found = {"users": _run(folder / USERS, users=users.numpy(), seen=seen.numpy(), k=np.array(k))}
     if (folder / STRANGERS).is_file():
         found["strangers"] = _run(folder / STRANGERS, liked=seen.numpy(), k=np.array(k))
