@@ -127,3 +127,11 @@ def test_no_graph_for_an_unknown_architecture() -> None:
 
     with pytest.raises(InputError, match="There is no ONNX graph for a Strange: "):
         format_named("onnx").build(Compact(Strange(), {}), 5)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "safetensors", "faiss", "usearch"])
+def test_nothing_seen(kind: str, tmp_path: Path) -> None:
+    model = compact(bound(BPR(5)))
+    written(model, kind, tmp_path)
+    items, _ = format_named(kind).answers(tmp_path, torch.arange(9), torch.empty(9, 0, dtype=torch.int64), 5)["users"]
+    assert torch.equal(items, model.recommender.score_all(torch.arange(9)).topk(5).indices)
