@@ -157,6 +157,19 @@ def restore(path: str | Path, content: dict[str, Any] | None = None) -> Recommen
     return recommender.eval()
 
 
+def rebuild(config: Mapping[str, Any]) -> Any:
+    """Return the object that `as_config` described; of a file's config, `require_known_classes` comes first.
+
+    Example:
+        >>> rebuild({"class_path": "kdrec.models.bpr.BPR", "init_args": {"embedding_dim": 8}}).embedding_dim
+        8
+    """
+    made = _resolve(config["class_path"])
+    assert made is not None, config["class_path"]
+    arguments = config.get("init_args", {}).items()
+    return made(**{name: rebuild(part) if isinstance(part, Mapping) else part for name, part in arguments})
+
+
 def digest(path: str | Path) -> str:
     """Return the SHA-256 of a file."""
     with open(path, "rb") as file:
