@@ -14,6 +14,7 @@ from kdrec.data.base import InteractionDataModule
 from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
 from kdrec.errors import InputError
+from kdrec.evaluation.evaluate import STAGES, rank_users, ranking_of
 from kdrec.evaluation.metrics import RankingMetrics, require_cutoffs
 from kdrec.evaluation.ranking import CatalogueRanking, require_candidates
 from kdrec.models import checkpoint as files
@@ -95,11 +96,8 @@ class RankingModule(L.LightningModule):
     def setup(self, stage: str) -> None:
         """Prepare the rankings of the stage: validation hides training items, test hides validation items too."""
         split = self._datamodule.split
-        for name, held_out, seen in (
-            ("val", split.valid, (split.train,)),
-            ("test", split.test, (split.train, split.valid)),
-        ):
-            self._rankings[name] = CatalogueRanking(held_out, seen, self.num_candidates)
+        for name in STAGES:
+            self._rankings[name] = ranking_of(split, name, self.num_candidates)
             self.metrics[name] = RankingMetrics(split.train, self.cutoffs)
 
     def configure_model(self) -> None:
@@ -216,11 +214,8 @@ class RankingModule(L.LightningModule):
             self._catalogue = self.recommender.encode_catalogue()
 
     def _rank(self, stage: str, users: Tensor) -> None:
-        ranking = self._rankings[stage]
         with self._whole_precision():
-            top = ranking.top_items(self.recommender, users, max(self.cutoffs), self._catalogue)
-        relevant = ranking.relevant
-        self.metric(stage).update(users, top, relevant.contains(users, top), relevant.of(users))
+            rank_users(self._rankings[stage], self.metric(stage), self.recommender, users, self._catalogue)
 
     def _finish_ranking(self, stage: str) -> None:
         metric = self.metric(stage)
