@@ -15,6 +15,7 @@ import numpy as np
 from kdrec.errors import InputError
 
 _ROUNDING = 1e-12  # differences below this share of the largest value come from the order of a sum over seeds
+_DRAWS_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
