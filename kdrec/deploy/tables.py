@@ -2,7 +2,9 @@
 
 import csv
 import io
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from rich import box
@@ -11,9 +13,10 @@ from rich.text import Text
 
 from kdrec.deploy.compare import Model, Report
 from kdrec.evaluation.metrics import LOGGED_METRICS
+from kdrec.evaluation.significance import Comparison
 from kdrec.evaluation.tables import COMPARED, comparison_cells, markdown_table
 
-_COLUMNS = 6  # models that stand side by side on 140 characters
+_COLUMNS = 5  # models that stand side by side on 140 characters
 _MIB = 2**20
 STAGES = {"val": "validation", "test": "test"}
 
@@ -87,24 +90,27 @@ def models_csv(report: Report) -> str:
         for key in ("difference", "low", "high", "p", "corrected_p"):
             row[key] = getattr(pair, key) if pair else None
         rows.append(row)
-    return _csv(rows)
+    return _csv(list(rows[0]), rows)
 
 
 def pairs_csv(report: Report) -> str:
     """Return a row for each two models: the difference in the metric, its interval and p values."""
-    return _csv([{"metric": f"{report.stage}/{report.metric}", **vars(pair)} for pair in report.pairs])
+    rows = [{"metric": f"{report.stage}/{report.metric}", **vars(pair)} for pair in report.pairs]
+    return _csv(["metric", *(field.name for field in fields(Comparison))], rows)
 
 
 def _sections(report: Report, models: Sequence[Model]) -> Iterator[list[Row]]:
-    """Lay out rows of (name, a cell for each model) in sections; a value is followed by its share of the reference's."""
+    """Lay out rows of (name, a cell for each model) in sections; behind a value is its share of the reference's."""
 
-    def row(name: str, value: Callable[[Model], float], written: str, shared: bool = True) -> Row:
+    def row(name: str, value: Callable[[Model], float], written: str, shares: bool = True) -> Row:
         whole = value(report.reference)
-        cells = [written.format(value(model)) for model in models]
-        return name, [
-            cell if model is report.reference or not shared else f"{cell} {_percent(_ratio(value(model), whole)):>6}"
-            for model, cell in zip(models, cells, strict=True)
-        ]
+        cells = [_written(value(model), written) for model in models]
+        if shares:
+            cells = [
+                cell if model is report.reference else f"{cell} {_written(_ratio(value(model), whole), '{:.1%}'):>6}"
+                for model, cell in zip(models, cells, strict=True)
+            ]
+        return name, cells
 
     yield [
         row("parameters", lambda model: model.parameters, "{:,}"),
@@ -120,7 +126,7 @@ def _sections(report: Report, models: Sequence[Model]) -> Iterator[list[Row]]:
     for metric in LOGGED_METRICS:
         names = [name for name in report.reference.metrics if name.partition("@")[0] == metric]
         yield [row(name, _metric(name), "{:.4f}") for name in names]
-    yield [row(f"shared top {report.listed}", lambda model: model.overlap, "{:.1%}", shared=False)]
+    yield [row(f"shared top {report.listed}", lambda model: model.overlap, "{:.1%}", shares=False)]
 
 
 def _metric(name: str) -> Callable[[Model], float]:
@@ -153,17 +159,17 @@ def _empty(title: str, caption: str) -> Table:
     return Table(title=title, caption=caption, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left")
 
 
-def _ratio(part: float, whole: float) -> float | None:
-    return part / whole if whole else None
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan
 
 
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.1%}"
+def _written(value: float, how: str) -> str:
+    return "-" if math.isnan(value) else how.format(value)
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
