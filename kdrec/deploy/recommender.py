@@ -151,10 +151,14 @@ def fold_in(table: Tensor, items: Tensor, unseen: float = 10.0, ridge: float = 0
     """
     wide = table.double()
     liked = wide[items]
-    gram = wide.T @ wide / len(wide)
-    normal = liked.T @ liked / len(liked) + unseen * gram
-    normal += ridge * gram.diagonal().mean() * torch.eye(table.shape[1], dtype=wide.dtype)
+    normal = liked.T @ liked / len(liked) + everyone(wide, unseen, ridge)
     return torch.linalg.solve(normal, liked.mean(0)).to(table.dtype)
+
+
+def everyone(table: Tensor, unseen: float = 10.0, ridge: float = 0.1) -> Tensor:
+    """Return the part of `fold_in`'s normal equations that is the same for all users: (d, d), positive definite."""
+    gram = table.T @ table / len(table)
+    return unseen * gram + ridge * gram.diagonal().mean() * torch.eye(table.shape[1], dtype=table.dtype)
 
 
 def _near(name: str, known: "Sequence[str] | dict[str, int]") -> str:

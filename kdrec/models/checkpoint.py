@@ -138,7 +138,7 @@ def restore(path: str | Path, content: dict[str, Any] | None = None) -> Recommen
     section = content["kdrec"]
     versions = section.get("versions")
     require_known_classes(section["model"], path)
-    architecture = resolve(section["model"]["class_path"])
+    architecture = _resolve(section["model"]["class_path"])
     if architecture is None or not issubclass(architecture, Recommender):
         raise InputError(f"The checkpoint {path} is damaged: {section['model']['class_path']} is not a Recommender.")
     try:
@@ -155,6 +155,19 @@ def restore(path: str | Path, content: dict[str, Any] | None = None) -> Recommen
             f"({versions.get('kdrec', 'unknown') if isinstance(versions, dict) else 'unknown'})."
         ) from None
     return recommender.eval()
+
+
+def rebuild(config: Mapping[str, Any]) -> Any:
+    """Return the object that `as_config` described; of a file's config, `require_known_classes` comes first.
+
+    Example:
+        >>> rebuild({"class_path": "kdrec.models.bpr.BPR", "init_args": {"embedding_dim": 8}}).embedding_dim
+        8
+    """
+    made = _resolve(config["class_path"])
+    assert made is not None, config["class_path"]
+    arguments = config.get("init_args", {}).items()
+    return made(**{name: rebuild(part) if isinstance(part, Mapping) else part for name, part in arguments})
 
 
 def digest(path: str | Path) -> str:
@@ -197,7 +210,7 @@ def require_known_classes(config: Any, path: str | Path) -> None:
             f"The checkpoint {path} names the class {class_path}, which kdrec does not import on a file's word; "
             f"if you trust it, give the --config that made the checkpoint, or import {module} first."
         )
-    found = resolve(class_path)
+    found = _resolve(class_path)
     if found is None:
         raise InputError(f"{damaged} there is no class {class_path}; use the kdrec version that wrote it.")
     types = get_type_hints(found.__init__)  # type: ignore[misc]
@@ -213,7 +226,7 @@ def _takes_text(annotation: Any) -> bool:
     return annotation is str or any(isinstance(part, str) or _takes_text(part) for part in get_args(annotation))
 
 
-def resolve(class_path: str) -> type | None:
+def _resolve(class_path: str) -> type | None:
     """Return the class of a dotted path, or None if there is none; imports its module."""
     module, _, name = class_path.rpartition(".")
     try:

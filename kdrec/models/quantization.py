@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from kdrec.errors import InputError
 
@@ -84,3 +85,26 @@ def row_bytes(width: int, bits: int) -> int:
         [80, 40, 24, 14]
     """
     return (width * bits + 7) // 8 + (_SCALE_BYTES if bits in BITS else 0)
+
+
+def pack_nibbles(codes: Tensor) -> Tensor:
+    """Put two 4-bit codes into each byte, the first of them in the lower half, as codes + 8.
+
+    Args:
+        codes: (n, d) int8 in [-7, 7].
+
+    Returns:
+        (n, ceil(d / 2)) uint8; the last upper half of an odd row is that of a 0.
+
+    Example:
+        >>> pack_nibbles(torch.tensor([[-7, 7, 2]], dtype=torch.int8)).tolist()
+        [[241, 138]]
+    """
+    halves = functional.pad(codes, (0, codes.shape[1] % 2)) + 8
+    return halves[:, ::2].to(torch.uint8) | halves[:, 1::2].to(torch.uint8) << 4
+
+
+def unpack_nibbles(packed: Tensor, width: int) -> Tensor:
+    """Return the (n, width) int8 codes that `pack_nibbles` packed."""
+    halves = torch.stack((packed & 15, packed >> 4), dim=2).flatten(1)
+    return halves[:, :width].to(torch.int8) - 8

@@ -1,0 +1,77 @@
+"""A torch program (`torch.export`) with the top-k inside: runs with torch alone, without kdrec.
+
+``torch.export.load("model.pt2").module()`` takes users (B,) int64 and their seen items (B, S) int64, filled up with
+-1, and gives items and scores, both (B, k), as `kdrec.deploy.lists.best_unseen`. Its k is fixed.
+"""
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from kdrec.deploy.compact import Compact, Table
+from kdrec.deploy.lists import best_unseen
+from kdrec.models.base import Recommender
+
+QUANTIZES = True
+PROGRAM = "model.pt2"
+
+
+class _Scores(nn.Module):
+    """What `functional_call` can call."""
+
+    def __init__(self, recommender: Recommender) -> None:
+        super().__init__()
+        self.recommender = recommender
+
+    def forward(self, users: Tensor) -> Tensor:
+        return self.recommender.score_all(users)
+
+
+class _TopItems(nn.Module):
+    """The tables as they are stored, dequantised at each call."""
+
+    def __init__(self, model: Compact, k: int) -> None:
+        super().__init__()
+        self.k = k
+        self.widths = {name: table.width for name, table in model.tables.items()}
+        self._scores = [_Scores(model.recommender)]  # in a list, since its floats shall not be stored too
+        for name, table in model.tables.items():
+            self.register_buffer(_field(name, "numbers"), table.numbers)
+            self.register_buffer(_field(name, "scales"), table.scales)
+
+    def forward(self, users: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        state = {f"recommender.{name}": self._table(name).values for name in self.widths}
+        scores = torch.func.functional_call(self._scores[0], state, (users,))
+        return best_unseen(scores, seen, self.k)
+
+    def _table(self, name: str) -> Table:
+        numbers, scales = (getattr(self, _field(name, part)) for part in ("numbers", "scales"))
+        return Table(numbers, scales, self.widths[name])
+
+
+def _field(name: str, part: str) -> str:
+    return f"{name.replace('.', '_')}_{part}"
+
+
+def build(model: Compact, k: int) -> dict[str, bytes]:
+    """As `Format.build`."""
+    batch, width = Dim("batch", min=1), Dim("seen", min=1)
+    examples: tuple[Any, ...] = torch.zeros(3, dtype=torch.int64), torch.zeros(3, 5, dtype=torch.int64)
+    content = io.BytesIO()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # about its own deprecations
+        program = torch.export.export(
+            _TopItems(model, k).eval(), examples, dynamic_shapes={"users": {0: batch}, "seen": {0: batch, 1: width}}
+        )
+        torch.export.save(program, content)
+    return {PROGRAM: content.getvalue()}
+
+
+def answers(folder: Path, users: Tensor, seen: Tensor, k: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """As `Format.answers`."""
+    return {"users": torch.export.load(folder / PROGRAM).module()(users, seen)}
