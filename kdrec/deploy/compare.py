@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdrec.deploy.contenders import Contender, open_contenders, short_names
+from kdrec.deploy.contenders import Checkpoint, Contender
 from kdrec.deploy.dataset import data_of
 from kdrec.deploy.latency import Latency, Lister, describe_measurement, draw_users, measure
+from kdrec.deploy.lineup import open_contenders, short_names
 from kdrec.errors import InputError, nearest
 from kdrec.evaluation.evaluate import evaluate_lists, ranking_of
 from kdrec.evaluation.metrics import LOGGED_METRICS
@@ -29,7 +30,7 @@ class Model:
         name: Short, and no other model's.
         path: Of the file.
         parameters: Numbers that training found.
-        bytes_in_memory: Of the deployed model, `Recommender.num_bytes`.
+        bytes_of_model: Of the deployed model, such as `Recommender.num_bytes`.
         bytes_on_disk: Of the file.
         metrics: ``"metric@k"`` -> mean over users.
         overlap: Share of the reference's list that is in this model's too, mean over users.
@@ -39,7 +40,7 @@ class Model:
     name: str
     path: Path
     parameters: int
-    bytes_in_memory: int
+    bytes_of_model: int
     bytes_on_disk: int
     metrics: dict[str, float]
     overlap: float
@@ -85,11 +86,11 @@ def compare_files(
     with_latency: bool = True,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Report:
-    """Evaluate and measure checkpoints of one protocol.
+    """Evaluate and measure models of one protocol.
 
     Args:
-        paths: The files, at least one.
-        reference: One of them, or one more. Default: the one that takes most bytes.
+        paths: Checkpoints and ONNX exports, at least one checkpoint.
+        reference: As `open_contenders`.
         stage: "val" or "test".
         metric: What to test differences of, such as "recall@50". Default: ndcg@10, or at the largest cutoff.
         with_latency: Whether to measure times.
@@ -99,14 +100,14 @@ def compare_files(
         InputError: As `open_contenders` and `data_of`, or if there is no such metric.
     """
     contenders = open_contenders(paths, reference)
-    first = contenders[0]
+    first = next(contender for contender in contenders if isinstance(contender, Checkpoint))
     cutoffs = [int(k) for k in first.section["evaluation"]["cutoffs"]]
     candidates = first.section["evaluation"].get("num_candidates")
     metric = metric or f"ndcg@{10 if 10 in cutoffs else max(cutoffs)}"
     known = [f"{name}@{k}" for name in LOGGED_METRICS if name != "coverage" for k in cutoffs]  # which is no user's
     if metric not in known:
         raise InputError(f"{first.path} was not evaluated by {metric!r}; {nearest(metric, known)}")
-    progress(f"Loading the data of {first.section['protocol']}")
+    progress(f"Loading the data of {first.protocol}")
     data = data_of(first.path, first.section)
     ranking = ranking_of(data.split, stage, candidates)
     names = short_names([contender.path for contender in contenders])
@@ -129,8 +130,8 @@ def compare_files(
         Model(
             name=name,
             path=contender.path,
-            parameters=contender.recommender.num_parameters(),
-            bytes_in_memory=contender.recommender.num_bytes(),
+            parameters=contender.parameters,
+            bytes_of_model=contender.bytes_of_model,
             bytes_on_disk=contender.bytes_on_disk,
             metrics=mean,
             overlap=overlap(lists[0], own),
@@ -139,7 +140,7 @@ def compare_files(
         for name, contender, mean, own, latency in zip(names, contenders, means, lists, latencies, strict=True)
     ]
     num_users, listed = lists[0].shape
-    return Report(first.section["protocol"], stage, num_users, metric, listed, models, _pairs(values), measured)
+    return Report(first.protocol, stage, num_users, metric, listed, models, _pairs(values), measured)
 
 
 def overlap(reference: Tensor, own: Tensor) -> float:

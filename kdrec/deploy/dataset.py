@@ -21,7 +21,7 @@ def data_of(path: str | Path, section: Mapping[str, Any]) -> InteractionDataModu
     """
     files.require_known_classes(section["data"], path)
     try:
-        data = _made(section["data"])
+        data = files.rebuild(section["data"])
     except TypeError as error:
         raise InputError(
             f"The data module of {path} cannot be made ({error}); use the kdrec version that wrote the file."
@@ -35,14 +35,3 @@ def data_of(path: str | Path, section: Mapping[str, Any]) -> InteractionDataModu
             f"another ({found[:8]}); put the data there that made it, or name its folder in $KDREC_DATA."
         )
     return data
-
-
-def _made(part: Any) -> Any:
-    """Make what `as_config` described."""
-    if isinstance(part, list):
-        return [_made(one) for one in part]
-    if not isinstance(part, dict):
-        return part
-    made = files.resolve(part["class_path"])
-    assert made is not None  # or it would not be known
-    return made(**{name: _made(value) for name, value in part.get("init_args", {}).items()})

@@ -18,7 +18,7 @@ def draw(report: Report, folder: Path) -> None:
     Raises:
         InputError: If matplotlib is missing.
     """
-    sizes = [model.bytes_in_memory / 2**20 for model in report.models]
+    sizes = [model.bytes_of_model / 2**20 for model in report.models]
     _draw(report, sizes, "size of the deployed model, MiB", folder / "size.png")
     latencies = [model.latency.p50 for model in report.models if model.latency]
     if latencies:

@@ -71,7 +71,7 @@ def models_csv(report: Report) -> str:
             "protocol": report.protocol,
             "users": report.num_users,
             "parameters": model.parameters,
-            "bytes_in_memory": model.bytes_in_memory,
+            "bytes_of_model": model.bytes_of_model,
             "bytes_on_disk": model.bytes_on_disk,
         }
         if model.latency:
@@ -114,7 +114,7 @@ def _sections(report: Report, models: Sequence[Model]) -> Iterator[list[Row]]:
 
     yield [
         row("parameters", lambda model: model.parameters, "{:,}"),
-        row("MiB in memory", lambda model: model.bytes_in_memory / _MIB, "{:.3f}"),
+        row("MiB of the model", lambda model: model.bytes_of_model / _MIB, "{:.3f}"),
         row("MiB on disk", lambda model: model.bytes_on_disk / _MIB, "{:.3f}"),
     ]
     if report.measured:
@@ -144,7 +144,7 @@ def _heading(report: Report) -> str:
 def _caption(report: Report) -> str:
     """Say what the numbers are, in lines of one sentence."""
     shares = f"Behind each number its share of {report.reference.name}'s." if len(report.models) > 1 else ""
-    disk = "On disk is the whole file: a checkpoint also holds ids, titles and the optimizer's state."
+    disk = "On disk is all of the file or folder: ids and titles too, and in a checkpoint the optimizer's state."
     return "\n".join(filter(None, (shares, disk, report.measured)))
 
 

@@ -89,6 +89,17 @@ def test_a_written_table_is_the_printed_one(kdrec: Kdrec, pair: tuple[str, str])
     assert done.out == Path("mine/models.csv").read_text()
 
 
+def test_an_export_beside_its_checkpoint(kdrec: Kdrec, pair: tuple[str, str]) -> None:
+    assert kdrec("export", "--ckpt_path", pair[1], "--format", "onnx").code == 0
+    done = kdrec("compare", *pair, "checkpoints/student/now/best-onnx", "--format", "csv")
+    assert done.code == 0, done.error
+    teacher, student, exported = csv.DictReader(io.StringIO(done.out))
+    assert [row["model"] for row in (teacher, student, exported)] == ["teacher", "student/best.ckpt", "best-onnx"]
+    for name in ("test/recall@10", "test/coverage@5", "overlap@10", "parameters"):
+        assert exported[name] == student[name]
+    assert float(exported["latency_p50_ms"]) > 0
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

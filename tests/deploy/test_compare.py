@@ -27,7 +27,7 @@ def test_by_hand() -> None:
         assert model.bytes_on_disk == model.path.stat().st_size
         assert model.latency is None
     assert [model.parameters for model in report.models] == [70, 60]  # (4 users + 6 items) * width
-    assert [model.bytes_in_memory for model in report.models] == [280, 240]
+    assert [model.bytes_of_model for model in report.models] == [280, 240]
     assert [model.overlap for model in report.models] == [1, byhand.OVERLAP]
     assert report.models[0].metrics["coverage@2"] == 3 / 6  # i0 i1 i2
     assert report.models[1].metrics["coverage@2"] == 4 / 6  # i1 i2 i3 i4

@@ -47,7 +47,7 @@ def test_the_table_of_the_terminal() -> None:
     found = cells(printed(REPORT))
     assert found["teacher"] == ["student"]  # the reference stands first
     assert found["parameters"] == ["1,048,576", "131,072", "12.5%"]
-    assert found["MiB in memory"] == ["4.000", "0.500", "12.5%"]
+    assert found["MiB of the model"] == ["4.000", "0.500", "12.5%"]
     assert found["MiB on disk"] == ["12.000", "1.500", "12.5%"]
     assert found["ms a user, p50"] == ["4.000", "0.500", "12.5%"]
     assert found["ms a user, p99"] == ["8.000", "1.000", "12.5%"]
@@ -88,7 +88,7 @@ def test_markdown_says_the_same() -> None:
 def test_csv_keeps_whole_numbers() -> None:
     teacher, student = csv.DictReader(io.StringIO(models_csv(REPORT)))
     assert teacher["reference"] == student["reference"] == "teacher"
-    assert (student["model"], student["bytes_in_memory"], student["bytes_on_disk"]) == ("student", "524288", "1572864")
+    assert (student["model"], student["bytes_of_model"], student["bytes_on_disk"]) == ("student", "524288", "1572864")
     assert (student["test/recall@10"], student["overlap@10"], student["kept"]) == ("0.375", "0.375", "0.75")
     assert (student["latency_p50_ms"], student["latency_p99_ms"], student["users_per_second"]) == ("0.5", "1.0", "50")
     assert [student[key] for key in ("difference", "low", "high", "corrected_p")] == [

@@ -1,4 +1,4 @@
-"""``kdrec compare``: checkpoints side by side, by size, speed and quality."""
+"""``kdrec compare``: models side by side, by size, speed and quality."""
 
 import sys
 import tempfile
@@ -13,10 +13,11 @@ from kdrec.errors import InputError
 if TYPE_CHECKING:
     from kdrec.deploy.compare import Report
 
-SUMMARY = "lay checkpoints side by side: size, latency, quality, significance"
+SUMMARY = "lay models side by side: size, latency, quality, significance"
 
-_DESCRIPTION = """Compare checkpoints of one protocol: how large and how fast they are, all metrics, what share of the
-reference's they keep, whether the differences are more than chance, and how much of the lists they share.
+_DESCRIPTION = """Compare checkpoints and ONNX exports of one protocol: how large and how fast they are, all metrics,
+what share of the reference's they keep, whether the differences are more than chance, and how much of the lists they
+share.
 
 The table goes to the terminal; with --output a folder gets it too, as table.md, models.csv (a row for each model)
 and pairs.csv (a row for each two), with the figures size.png and latency.png. The data set must be there."""
@@ -24,6 +25,7 @@ _EXAMPLES = """examples:
   kdrec compare checkpoints/bpr_teacher/*/best.ckpt checkpoints/bpr_ftd/*/best.ckpt
   kdrec compare TEACHER STUDENT --metric recall@50 --output comparisons/mine
   kdrec compare STUDENT1 STUDENT2 --reference TEACHER --stage val --no-latency
+  kdrec compare TEACHER STUDENT STUDENT_ONNX_FOLDER
   kdrec compare TEACHER STUDENT --format csv > models.csv
 """
 
@@ -36,9 +38,11 @@ def run(args: Sequence[str]) -> int:
             that exists or cannot be written.
     """
     parser = Options("compare", _DESCRIPTION, _EXAMPLES)
-    parser.add_argument("files", type=Path, nargs="*", metavar="FILE", help="checkpoints")
+    parser.add_argument(
+        "files", type=Path, nargs="*", metavar="FILE", help="checkpoints, and folders of kdrec export --format onnx"
+    )
     parser.add_argument("--reference", type=Path, metavar="FILE", help="what the others are compared with, one of them "
-                        "or one more (default: the largest)")  # fmt: skip
+                        "or one more (default: the largest checkpoint)")  # fmt: skip
     parser.add_argument("--stage", choices=("test", "val"), default="test", help="held-out items (default test)")
     parser.add_argument("--metric", help="what differences are tested in and figures show, such as recall@50 "
                         "(default ndcg@10)")  # fmt: skip
