@@ -99,5 +99,5 @@ def _cost(path: Path, section: dict[str, Any], before: Recommender, after: Recom
     except (InputError, OSError, TypeError, ValueError) as error:
         return {"not_measured": str(error).splitlines()[0].rstrip(".")}
     asked = section["evaluation"]
-    options = ("val", asked["cutoffs"], asked["num_candidates"], data.eval_batch_size)
+    options = ("val", asked["cutoffs"], asked.get("num_candidates"), data.eval_batch_size)
     return {name: evaluate(model, data.split, *options)[0] for name, model in (("before", before), ("after", after))}

@@ -148,7 +148,7 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     blocks = scores[:, :inside].unflatten(1, (num_blocks, width))
     best = blocks.amax(2).topk(k, sorted=False).indices
     members = (best.unsqueeze(2) * width + torch.arange(width, device=scores.device)).flatten(1)
-    rest = torch.arange(inside, num_items, device=scores.device).expand(len(scores), -1)
+    rest = torch.arange(inside, num_items, device=scores.device).expand(scores.shape[0], -1)  # len() cannot be exported
     members = torch.cat((members, rest), dim=1)
     values, positions = scores.gather(1, members).topk(k)
     return values, members.gather(1, positions)

@@ -97,8 +97,9 @@ class NCF(Recommender):
         """As `Recommender.score_all`; works through blocks of users so that activations stay small."""
         catalogue = self.encode_catalogue() if catalogue is None else catalogue
         block = max(1, _BLOCK_BYTES // (catalogue.numel() * catalogue.element_size()))
-        halves = self._user_half(users).unsqueeze(1).split(block)
-        return torch.cat([self.rest(half + catalogue).squeeze(-1) for half in halves])
+        halves = self._user_half(users).unsqueeze(1)
+        blocks = (halves,) if torch.compiler.is_compiling() else halves.split(block)  # a program has no loop over B
+        return torch.cat([self.rest(half + catalogue).squeeze(-1) for half in blocks])
 
     def _user_half(self, users: Tensor) -> Tensor:
         return functional.linear(self.users(users), self.first.weight[:, : self.embedding_dim], self.first.bias)

@@ -33,7 +33,7 @@ def quantize_rows(table: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         (codes, scales): (n, d) int8 in [-L, L] and (n,) in the table's dtype; a row of zeros has the scale 0.
 
     Example:
-        >>> codes, scales = quantize_rows(torch.tensor([[0.5, -1.0, 0.26]]), bits=4)
+        >>> codes, scales = quantize_rows(torch.tensor([[0.6, -1.0, 0.26]]), bits=4)
         >>> codes.tolist(), round(scales.item(), 4)
         ([[4, -7, 2]], 0.1429)
     """

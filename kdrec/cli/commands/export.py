@@ -1,13 +1,12 @@
 """``kdrec export``: the model of a checkpoint as a folder that runs without kdrec."""
 
-import pkgutil
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdrec.cli import runs
 from kdrec.cli.options import Options
+from kdrec.deploy.formats import FORMATS
 from kdrec.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def run(args: Sequence[str]) -> int:
     """
     parser = Options("export", _DESCRIPTION, _EXAMPLES)
     parser.add_argument("--ckpt_path", type=Path, help="checkpoint (default: the newest best.ckpt)")
-    parser.add_argument("--format", choices=_formats(), help="what to write")
+    parser.add_argument("--format", choices=FORMATS, help="what to write")
     parser.add_argument("--quantize", choices=("int8", "int4", "fp16"), help="round the tables, row by row")
     parser.add_argument("--output", type=Path, help="folder to make (default: beside the checkpoint)")
     parser.add_argument("--force", action="store_true", help="replace an export that stands there")
@@ -51,7 +50,7 @@ def run(args: Sequence[str]) -> int:
     if (options := parser.read(args)) is None:
         return 0
     if options.format is None:
-        raise InputError(f"Say what to write: --format {' | '.join(_formats())}; see kdrec export --help.")
+        raise InputError(f"Say what to write: --format {' | '.join(FORMATS)}; see kdrec export --help.")
     path = options.ckpt_path or runs.newest_checkpoint()
 
     from kdrec.cli.console import show  # here and below, so that --help needs neither rich nor torch
@@ -60,14 +59,6 @@ def run(args: Sequence[str]) -> int:
     done = export(path, options.format, options.quantize, options.output, options.force, options.k)
     show(_files(done), *_quality(done.manifest["quality"], options.quantize))
     return 0
-
-
-def _formats() -> list[str]:
-    """Return the names of the formats, without importing torch."""
-    deploy = find_spec("kdrec.deploy")
-    assert deploy and deploy.submodule_search_locations
-    folders = [f"{folder}/formats" for folder in deploy.submodule_search_locations]
-    return sorted(module.name for module in pkgutil.iter_modules(folders))
 
 
 def _files(done: "Export") -> "Table":

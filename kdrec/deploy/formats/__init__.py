@@ -7,12 +7,14 @@ Each has QUANTIZES (whether it can hold few bits),
 import importlib
 import pkgutil
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
-from torch import Tensor
-
-from kdrec.deploy.compact import Compact
 from kdrec.errors import InputError
+
+if TYPE_CHECKING:  # so that --help, which names the formats, needs no torch
+    from torch import Tensor
+
+    from kdrec.deploy.compact import Compact
 
 FORMATS = sorted(module.name for module in pkgutil.iter_modules(__path__))
 _EXTRAS = {"faiss": "ann", "usearch": "ann"}
@@ -23,14 +25,14 @@ class Format(Protocol):
 
     QUANTIZES: bool
 
-    def build(self, model: Compact, k: int) -> dict[str, bytes]:
+    def build(self, model: "Compact", k: int) -> dict[str, bytes]:
         """Return the files' content by name; ``k`` is the length of the lists where a format must fix it.
 
         Raises:
             InputError: If the format cannot hold the architecture.
         """
 
-    def answers(self, folder: Path, users: Tensor, seen: Tensor, k: int) -> dict[str, tuple[Tensor, Tensor]]:
+    def answers(self, folder: Path, users: "Tensor", seen: "Tensor", k: int) -> "dict[str, tuple[Tensor, Tensor]]":
         """Return what the files in a folder recommend.
 
         Args:

@@ -41,8 +41,8 @@ class _TopItems(nn.Module):
         self.widths = {name: table.width for name, table in model.tables.items()}
         self._scores = [_Scores(model.recommender)]  # in a list, since its floats shall not be stored too
         for name, table in model.tables.items():
-            self.register_buffer(_field(name, "numbers"), table.numbers)
-            self.register_buffer(_field(name, "scales"), table.scales)
+            for suffix, part in table.parts.items():
+                self.register_buffer(_field(name + suffix), part)
 
     def forward(self, users: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
         state = {f"recommender.{name}": self._table(name).values for name in self.widths}
@@ -50,12 +50,13 @@ class _TopItems(nn.Module):
         return best_unseen(scores, seen, self.k)
 
     def _table(self, name: str) -> Table:
-        numbers, scales = (getattr(self, _field(name, part)) for part in ("numbers", "scales"))
-        return Table(numbers, scales, self.widths[name])
+        codes = getattr(self, _field(f"{name}.codes"), None)
+        numbers = getattr(self, _field(name)) if codes is None else codes
+        return Table(numbers, getattr(self, _field(f"{name}.scales"), None), self.widths[name])
 
 
-def _field(name: str, part: str) -> str:
-    return f"{name.replace('.', '_')}_{part}"
+def _field(name: str) -> str:
+    return name.replace(".", "_")
 
 
 def build(model: Compact, k: int) -> dict[str, bytes]:

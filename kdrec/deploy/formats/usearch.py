@@ -30,6 +30,7 @@ def answers(folder: Path, users: Tensor, seen: Tensor, k: int) -> dict[str, tupl
 
     def search(queries: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
         found = index.search(queries, min(number, len(index)), exact=True)
-        return found.keys.astype(np.int64), 1 - found.distances
+        shape = len(queries), -1  # of one query it forgets the first dimension
+        return found.keys.astype(np.int64).reshape(shape), 1 - found.distances.reshape(shape)
 
     return {"users": search_unseen(folder, search, users, seen, k)}
