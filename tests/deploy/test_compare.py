@@ -89,14 +89,18 @@ def test_among_sampled_candidates() -> None:
 def test_latencies_are_measured() -> None:
     paths = [byhand.save("teacher", byhand.TEACHER), byhand.save("student", byhand.STUDENT)]
     threads = torch.get_num_threads()
-    report = compare_files(paths)
+    try:
+        torch.set_num_threads(2)
+        report = compare_files(paths)
+        assert torch.get_num_threads() == 2  # one only while it measures
+    finally:
+        torch.set_num_threads(threads)
     for model in report.models:
         assert model.latency
         assert 0 < model.latency.p50 <= model.latency.p99
         assert model.latency.users_per_second > 0
     assert "1 CPU thread" in report.measured
     assert "2 models in turn" in report.measured
-    assert torch.get_num_threads() == threads
 
 
 def test_no_such_metric() -> None:
