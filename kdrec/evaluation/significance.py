@@ -15,6 +15,7 @@ import numpy as np
 from kdrec.errors import InputError
 
 _ROUNDING = 1e-12  # differences below this share of the largest value come from the order of a sum over seeds
+_DRAWS_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,35 @@ def holm(p_values: Sequence[float]) -> list[float]:
     corrected = np.empty_like(p)
     corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
     return corrected.tolist()
+
+
+def bootstrap_interval(differences: np.ndarray, num_resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """Return the 95 % interval of a mean by drawing the users anew, which assumes nothing of the values' distribution.
+
+    Args:
+        differences: (U,) float64, one of each user; at least 1.
+        num_resamples: How often U users are drawn, with replacement.
+        seed: Of the draws.
+
+    Returns:
+        (low, high): the 2.5 and 97.5 % quantiles of the means of the draws.
+
+    Example:
+        >>> bootstrap_interval(np.array([0.0, 1.0]))  # of two draws of two users, a quarter each have the mean 0 and 1
+        (0.0, 1.0)
+
+    References:
+        Efron and Tibshirani, An Introduction to the Bootstrap, 1993, sec. 13.3 (the percentile interval).
+    """
+    chance = np.random.default_rng(seed)
+    num_users = len(differences)
+    rows = max(1, _DRAWS_AT_ONCE // num_users)
+    means = [
+        differences[chance.integers(num_users, size=(min(rows, num_resamples - start), num_users))].mean(1)
+        for start in range(0, num_resamples, rows)
+    ]
+    low, high = np.quantile(np.concatenate(means), (0.025, 0.975)).tolist()
+    return low, high
 
 
 def _mean_over_seeds(name: str, array: np.ndarray) -> np.ndarray:

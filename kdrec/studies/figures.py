@@ -6,14 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdrec.errors import InputError
+from kdrec.evaluation.plotting import MARKERS, log_axis, new_figure
 from kdrec.studies.plan import TEACHER, Cell, Study
 from kdrec.studies.results import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-_MARKERS = "osD^vPX*"
 
 
 def draw(study: Study, results: Mapping[Cell, Result], output: Path) -> list[Path]:
@@ -30,10 +28,6 @@ def draw(study: Study, results: Mapping[Cell, Result], output: Path) -> list[Pat
     Raises:
         InputError: If matplotlib is missing.
     """
-    try:
-        from matplotlib.figure import Figure  # heavy, and an extra
-    except ImportError:
-        raise InputError("Figures need matplotlib; install the extra: python -m pip install '.[study]'.") from None
     results = {  # the study may have moved on to another metric than a cell was watched by
         cell: result if result.curve_metric in ("", study.metric) else replace(result, curve=[])
         for cell, result in results.items()
@@ -42,14 +36,14 @@ def draw(study: Study, results: Mapping[Cell, Result], output: Path) -> list[Pat
     students = [student for student in study.students if any(cell.student == student for cell in drawn)]
     written = []
     if drawn:
-        figure = Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
+        figure = new_figure(6.4, 4.4)
         _draw_sizes(figure.add_subplot(), study, results)
         figure.savefig(output / "size.png")
         written.append(output / "size.png")
     if any(results[cell].curve for cell in drawn):
         columns = min(len(students), 4)
         rows = -(-len(students) // columns)
-        figure = Figure(figsize=(1 + 3.2 * columns, 0.6 + 2.8 * rows), dpi=150, layout="constrained")
+        figure = new_figure(1 + 3.2 * columns, 0.6 + 2.8 * rows)
         axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         for place, student in enumerate(students):
             _draw_curves(axes[place // columns][place % columns], study, results, student)
@@ -78,7 +72,7 @@ def _draw_sizes(axes: "Axes", study: Study, results: Mapping[Cell, Result]) -> N
         if points:
             sizes, means, deviations = zip(*sorted(points), strict=True)
             axes.errorbar(
-                sizes, means, deviations, label=method, color=f"C{number}", marker=_MARKERS[number % len(_MARKERS)],
+                sizes, means, deviations, label=method, color=f"C{number}", marker=MARKERS[number % len(MARKERS)],
                 markersize=5, capsize=3,
             )  # fmt: skip
     teachers = [result for cell, result in results.items() if cell.method == TEACHER]
@@ -89,11 +83,7 @@ def _draw_sizes(axes: "Axes", study: Study, results: Mapping[Cell, Result]) -> N
         axes.text(
             0.02, mean, f"teacher, {size:.1f} MiB", transform=axes.get_yaxis_transform(), va="bottom", color="0.4"
         )
-    axes.set_xscale("log")
-    ticks = sorted({result.bytes / 2**20 for result in results.values()})
-    axes.set_xticks(ticks, [f"{size:.3g}" for size in ticks])
-    axes.minorticks_off()
-    axes.set_xlabel("size of the deployed model, MiB")
+    log_axis(axes, (r.bytes / 2**20 for r in results.values()), "size of the deployed model, MiB")
     axes.set_ylabel(f"test {study.metric}")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from kdrec.errors import InputError
 from kdrec.evaluation.significance import Comparison, compare
+from kdrec.evaluation.tables import COMPARED, comparison_cells, markdown_table
 from kdrec.studies.plan import TEACHER, Cell, Study
 from kdrec.studies.results import PER_USER, TABLE, Result, as_rows, folder_of, read_users
 
@@ -61,20 +62,10 @@ def markdown(study: Study, results: Results, output: Path) -> str:
         parts.append(
             f"## Significance\n\nPaired t test over the users, whose values are averaged over seeds; 95 % intervals, "
             f"p by Holm's correction for the {len(comparisons)} comparisons.\n\n"
-            + _lines(
-                ["student", "first", "second", "first - second", "95 % interval", "p, corrected", "users"],
-                [
-                    [
-                        student,
-                        c.first,
-                        c.second,
-                        f"{c.difference:+.4f}",
-                        f"{c.low:+.4f} .. {c.high:+.4f}",
-                        f"{c.corrected_p:.2g}",
-                        f"{c.num_users:,}",
-                    ]
-                    for student, c in comparisons
-                ],
+            + markdown_table(
+                ["student", *COMPARED],
+                [[student, *comparison_cells(comparison)] for student, comparison in comparisons],
+                num_texts=3,
             )
         )
     return "\n\n".join(parts) + "\n"
@@ -122,7 +113,7 @@ def summary_table(study: Study, results: Results) -> Table:
 
 
 def _by_size(study: Study, results: Results) -> str:
-    return _lines([*_SIZE, *study.methods], _size_rows(study, results))
+    return markdown_table([*_SIZE, *study.methods], _size_rows(study, results), num_texts=1)
 
 
 def _size_rows(study: Study, results: Results) -> list[list[str]]:
@@ -160,7 +151,7 @@ def _more(study: Study, results: Results) -> str:
         means = [f"{statistics.fmean(result.metrics[name] for result in some):.4f}" for name in shown]
         seconds = statistics.median(result.seconds for result in some)
         rows.append([method, student, *means, f"{seconds:.0f}", f"{some[0].epochs}"])
-    return _lines(["method", "student", *shown, "seconds", "epochs"], rows)
+    return markdown_table(["method", "student", *shown, "seconds", "epochs"], rows, num_texts=2)
 
 
 def _groups(study: Study, results: Results) -> list[tuple[str, str]]:
@@ -175,10 +166,3 @@ def _spread(results: Sequence[Result], metric: str) -> str:
         return "-"
     deviation = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.4f}{deviation} ({len(values)})"
-
-
-def _lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a Markdown table."""
-    rule = ["---" if name in ("student", "method", "first", "second") else "--:" for name in header]
-    escaped = ([cell.replace("|", "\\|") for cell in row] for row in [header, rule, *rows])
-    return "\n".join("| " + " | ".join(row) + " |" for row in escaped)
