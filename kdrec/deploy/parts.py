@@ -40,6 +40,7 @@ class Parts:
         self._trash = self.output.with_name(f".{self.output.name}.parts-joined")
         self._request: dict[str, Any] = {}
         self._number = 0
+        shutil.rmtree(self._trash, ignore_errors=True)  # of a process that was killed at its very end
         if self.output.is_dir():
             raise InputError(f"{self.output} is a folder; name a file with --output.")
         if self.output.exists() and not force and not self.folder.exists():
@@ -148,8 +149,8 @@ class Parts:
             raise InputError(f"{self.folder} holds something else than parts of {self.output}; name another --output.")
         elif differ := [key for key in self._request if found[key] != self._request[key]]:
             raise InputError(
-                f"{self.folder} holds parts of another request (another {' and '.join(differ)}); remove that folder, "
-                f"repeat the command that made it, or name another --output."
+                f"{self.folder} holds parts of another request (it differs in {' and '.join(differ)}); "
+                f"remove that folder, repeat the command that made it, or name another --output."
             )
 
     def _make_one(self, index: int, write: Callable[[int, BinaryIO], None]) -> bool:

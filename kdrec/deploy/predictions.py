@@ -67,12 +67,14 @@ def predict(
         InputError: On faulty options, users that are not known, or a file that cannot be written.
     """
     _require(model, parts.output, k, batch_size)
-    text = None if users_file is None else _read(users_file)
-    users = torch.arange(len(model.user_ids)) if text is None else torch.tensor(_users(model, text, users_file))
+    users, users_digest = torch.arange(len(model.user_ids)), None
+    if users_file is not None:
+        text = _read(users_file)
+        users, users_digest = torch.tensor(_users(model, text, users_file)), hashlib.sha256(text.encode()).hexdigest()
     batches = users.split(batch_size)
     request = {
         "checkpoint": files.digest(model.path),
-        "users": None if text is None else hashlib.sha256(text.encode()).hexdigest(),
+        "users": users_digest,
         "k": k,
         "batch_size": batch_size,
         "kdrec": __version__,
@@ -113,7 +115,7 @@ def _read(path: Path) -> str:
         raise InputError(f"{path} cannot be read ({error.strerror}); put it there or name another.") from None
 
 
-def _users(model: Deployed, text: str, path: Path | None) -> list[int]:
+def _users(model: Deployed, text: str, path: Path) -> list[int]:
     """Return the users that a text names, a raw id a line; blank lines are nothing."""
     lines: dict[int, int] = {}
     for number, line in enumerate(text.split("\n"), start=1):
@@ -145,6 +147,8 @@ def _columns(model: Deployed, users: Tensor, k: int, catalogue: Tensor) -> dict[
         scores[pairs_of(some, *model.seen)] = -torch.inf
         found.append(top_k(scores, k))
     values, items = (torch.cat(tensors) for tensors in zip(*found, strict=True))
+    if values.isnan().any():
+        raise InputError(f"{model.path} gives scores that are no numbers; its training diverged, so train it again.")
     listed = values > -torch.inf
     rows, ranks = (indices.tolist() for indices in listed.nonzero(as_tuple=True))
     names = [model.user_ids[user] for user in users.tolist()]
