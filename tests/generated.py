@@ -45,11 +45,11 @@ def generate(num_users: int = 30, num_items: int = 40, seed: int = 0) -> Interac
     )
 
 
-def content_of(model: Recommender, train: Interactions) -> dict[str, Any]:
+def content_of(model: Recommender, train: Interactions, *held_out: Interactions) -> dict[str, Any]:
     """Return what the training module saves."""
     return {
         "state_dict": {checkpoint.PREFIX + name: value for name, value in model.state_dict().items()},
-        "kdrec": describe(model, train)
+        "kdrec": describe(model, train, *held_out)
         | {
             "data": as_config(GeneratedDataModule()),
             "evaluation": {"cutoffs": [5, 10], "num_candidates": None},

@@ -24,7 +24,7 @@ from kdrec.distillation.base import Teacher
 from kdrec.errors import InputError, nearest
 from kdrec.evaluation.metrics import LOGGED_METRICS
 from kdrec.models import checkpoint as files
-from kdrec.training.callbacks import LastCheckpoint, TopItemsWriter
+from kdrec.training.callbacks import LastCheckpoint
 from kdrec.training.distillation import DistillationModule
 from kdrec.training.ranking import RankingModule
 
@@ -129,9 +129,6 @@ class KdrecCLI(CommandLine):
             callbacks.append(_RunConfig(self._parser("fit"), self.repeatable, folder))
         else:
             kwargs["logger"] = False
-        if self.requested == "predict":
-            stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-            callbacks.append(TopItemsWriter(config.output or f"predictions/{self.name}-{stamp}.csv"))
         trainer = super().instantiate_trainer(**kwargs, callbacks=callbacks)
         if self.requested == "fit" and trainer.checkpoint_callback:  # after the best one, whose state it holds
             trainer.callbacks.append(LastCheckpoint(config.checkpoint.dirpath))  # type: ignore[attr-defined]
@@ -189,10 +186,6 @@ class KdrecCLI(CommandLine):
         """Rank for the test items and show the metrics."""
         self.trainer.test(model, datamodule=datamodule, **options | {"verbose": False})
         self._report("test")
-
-    def predict(self, model: RankingModule, datamodule: InteractionDataModule, **options: Any) -> None:
-        """Stream every user's best items to a file."""
-        self.trainer.predict(model, datamodule=datamodule, **options | {"return_predictions": False})
 
     def _report(self, stage: str) -> None:
         if self.trainer.is_global_zero:

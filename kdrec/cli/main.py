@@ -16,7 +16,6 @@ COMMANDS = {
     "fit": "train a teacher alone, or a student with a teacher at its side",
     "validate": "rank the full catalogue for the validation items of a checkpoint's data",
     "test": "the same for the test items; without --ckpt_path, of the newest checkpoint",
-    "predict": "write every user's best unseen items to a file",
     **{name: importlib.import_module(path).SUMMARY for name, path in _EXTRA.items()},
 }
 

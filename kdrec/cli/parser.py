@@ -18,7 +18,7 @@ from kdrec.training.ranking import RankingModule
 
 
 class CommandLine(LightningCLI):
-    """The four Lightning subcommands, each parser built only when it is asked for.
+    """The three Lightning subcommands, each parser built only when it is asked for.
 
     Args:
         args: What follows ``kdrec``.
@@ -68,8 +68,6 @@ class CommandLine(LightningCLI):
         )
         if self.requested in ("validate", "test"):
             parser.add_argument("--per_user", type=str | None, help="Write every user's metrics to this CSV file.")
-        if self.requested == "predict":
-            parser.add_argument("--output", type=str | None, help="CSV to write. Default: predictions/NAME-TIME.csv")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and explain what cannot be parsed."""

@@ -130,10 +130,6 @@ class InteractionDataModule(L.LightningDataModule):
         """Return the users that have test items."""
         return self._user_loader(self.split.test)
 
-    def predict_dataloader(self) -> UserLoader:
-        """Return all users."""
-        return UserLoader(np.arange(self.split.train.num_users), self.eval_batch_size, *self._place())
-
     def _user_loader(self, held_out: Interactions) -> UserLoader:
         return UserLoader(np.flatnonzero(held_out.user_counts), self.eval_batch_size, *self._place())
 

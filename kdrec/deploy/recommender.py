@@ -31,6 +31,10 @@ class Deployed:
     Args:
         path: A checkpoint.
 
+    Attributes:
+        seen: Offsets (num_users + 1,) into items, and the items that users touched, those of a user together; in
+            training, validation or test (a file of an older kdrec holds those of training only).
+
     Raises:
         InputError: As `kdrec.models.checkpoint.restore`.
     """
@@ -45,9 +49,10 @@ class Deployed:
         self.labels_name, self.labels = "", [""] * len(self.item_ids)
         if labels := section.get("item_labels"):
             self.labels_name, self.labels = labels["name"], labels["values"]
-        self._users = {name: index for index, name in enumerate(section["user_ids"])}
+        self.user_ids: list[str] = section["user_ids"]
+        self._users = {name: index for index, name in enumerate(self.user_ids)}
         self._items = {name: index for index, name in enumerate(self.item_ids)}
-        self._offsets, self._seen = section["seen"]["offsets"], section["seen"]["items"]
+        self.seen: tuple[Tensor, Tensor] = section["seen"]["offsets"], section["seen"]["items"]
 
     # Looking up
 
@@ -79,8 +84,9 @@ class Deployed:
         raise InputError(f"{self.path} knows no item {name!r}; {_near(name, self.titles or self._items)}")
 
     def history(self, user: int) -> list[int]:
-        """Return what a user touched in training, the latest last where times are known."""
-        return self._seen[self._offsets[user] : self._offsets[user + 1]].tolist()
+        """Return what a user touched, the latest last where times are known."""
+        offsets, items = self.seen
+        return items[offsets[user] : offsets[user + 1]].tolist()
 
     def described(self, items: Sequence[int], scores: Sequence[float | None] | None = None) -> list[Item]:
         """Put ids, titles and labels to item indices."""

@@ -12,7 +12,8 @@ from kdrec.data.interactions import Interactions
 from kdrec.errors import InputError
 from kdrec.models.base import Recommender
 
-_SCORES_AT_ONCE = 1 << 20  # on a CPU, whose caches hold about so many
+SCORES_AT_ONCE = 1 << 20
+"""Scores to compute together on a CPU, whose caches hold about so many."""
 
 
 class PairIndex:
@@ -26,32 +27,39 @@ class PairIndex:
         num_users, self.num_items = parts[0].num_users, parts[0].num_items
         keys = np.unique(np.concatenate([part.users * self.num_items + part.items for part in parts]))
         users, items = np.divmod(keys, self.num_items)
-        counts = np.bincount(users, minlength=num_users)
         # one key larger than all, so that every search ends inside
         self.keys = torch.from_numpy(np.append(keys, num_users * self.num_items))
         self.items = torch.from_numpy(items)
-        self.counts = torch.from_numpy(counts)
-        self.offsets = torch.from_numpy(np.concatenate(([0], np.cumsum(counts))))
+        self.offsets = torch.from_numpy(np.concatenate(([0], np.cumsum(np.bincount(users, minlength=num_users)))))
 
     def to(self, device: torch.device) -> "PairIndex":
         """Move the tensors; returns itself."""
-        self.keys, self.items, self.counts, self.offsets = (
-            tensor.to(device) for tensor in (self.keys, self.items, self.counts, self.offsets)
-        )
+        self.keys, self.items, self.offsets = (tensor.to(device) for tensor in (self.keys, self.items, self.offsets))
         return self
 
     def of(self, users: Tensor) -> tuple[Tensor, Tensor]:
         """Return (rows, items): for each pair of the given users, the position in ``users`` and the item."""
-        counts = self.counts[users]
-        rows = torch.repeat_interleave(torch.arange(len(users), device=users.device), counts)
-        starts = self.offsets[users] - (counts.cumsum(0) - counts)
-        return rows, self.items[torch.arange(len(rows), device=users.device) + starts[rows]]
+        return pairs_of(users, self.offsets, self.items)
 
     def contains(self, users: Tensor, items: Tensor) -> Tensor:
         """Say which of items (B, K) belong to users (B,): (B, K) bool; -1 belongs to nobody."""
         queries = users.unsqueeze(1) * self.num_items + items
         found = torch.searchsorted(self.keys, queries)
         return (self.keys[found] == queries) & (items >= 0)
+
+
+def pairs_of(users: Tensor, offsets: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (rows, items): for each pair of the given users, the position in ``users`` and the item.
+
+    Args:
+        users: (B,) int64.
+        offsets: (num_users + 1,) int64; the items of user u stand at ``offsets[u]`` up to ``offsets[u + 1]``.
+        items: (n,) int64.
+    """
+    counts = offsets[users + 1] - offsets[users]
+    rows = torch.repeat_interleave(torch.arange(len(users), device=users.device), counts)
+    starts = offsets[users] - (counts.cumsum(0) - counts)
+    return rows, items[torch.arange(len(rows), device=users.device) + starts[rows]]
 
 
 def require_candidates(num_candidates: int, num_items: int) -> None:
@@ -107,7 +115,7 @@ class CatalogueRanking:
             k: At most the number of items.
             catalogue: `Recommender.encode_catalogue`, computed once for all calls.
         """
-        rows = max(1, _SCORES_AT_ONCE // self.relevant.num_items) if users.device.type == "cpu" else max(1, len(users))
+        rows = max(1, SCORES_AT_ONCE // self.relevant.num_items) if users.device.type == "cpu" else max(1, len(users))
         return torch.cat([self._top_of(recommender, some, k, catalogue) for some in users.split(rows)])
 
     def _top_of(self, recommender: Recommender, users: Tensor, k: int, catalogue: Tensor | None) -> Tensor:

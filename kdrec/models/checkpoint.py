@@ -56,13 +56,22 @@ def as_config(thing: object) -> dict[str, Any]:
     return {"class_path": f"{type(thing).__module__}.{type(thing).__qualname__}", "init_args": arguments}
 
 
-def describe(recommender: Recommender, train: Interactions) -> dict[str, Any]:
+def describe(recommender: Recommender, train: Interactions, *held_out: Interactions) -> dict[str, Any]:
     """Return what a checkpoint says of a model and the data it learned from, in plain values and tensors.
 
     The training module adds how it was trained: data module, evaluation, protocol, metrics, epochs, seed.
+
+    Args:
+        recommender: The model.
+        train: What it learned from.
+        *held_out: What its users touched besides, over the same vocabularies; with ``train`` it makes the section
+            ``seen``, which nobody is recommended again.
     """
-    times = train.items if train.timestamps is None else train.timestamps
-    order = np.lexsort((train.items, times, train.users))  # the last that a user touched stands last
+    parts = (train, *held_out)
+    users, items = (np.concatenate([getattr(part, side) for part in parts]) for side in ("users", "items"))
+    times = [part.timestamps for part in parts if part.timestamps is not None]
+    order = np.lexsort((items, np.concatenate(times) if len(times) == len(parts) else items, users))
+    offsets = np.concatenate(([0], np.cumsum(np.bincount(users, minlength=train.num_users))))
     labels = train.item_labels
     return {
         "format": FORMAT,
@@ -73,7 +82,7 @@ def describe(recommender: Recommender, train: Interactions) -> dict[str, Any]:
         "item_ids": train.item_ids.tolist(),
         "item_titles": None if train.item_titles is None else train.item_titles.tolist(),
         "item_labels": None if labels is None else {"name": str(labels.name), "values": _short(labels)},
-        "seen": {"offsets": torch.from_numpy(train.csr[0].copy()), "items": torch.from_numpy(train.items[order])},
+        "seen": {"offsets": torch.from_numpy(offsets), "items": torch.from_numpy(items[order])},  # the latest last
         "data_digest": train.digest,
         "versions": {name: version(name) for name in ("kdrec", "torch", "lightning", "numpy")}
         | {"python": platform.python_version()},

@@ -1,16 +1,12 @@
 """Callbacks that any Lightning trainer can use with kdrec's modules."""
 
-import csv
 import math
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-
-from kdrec.errors import InputError
-from kdrec.training.ranking import RankingModule
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -43,66 +39,3 @@ class LastCheckpoint(ModelCheckpoint):
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: the file's place is all there is to know, so no later trainer has to bring this callback."""
         return {}
-
-
-class TopItemsWriter(Callback):
-    """Write each user's best items to a CSV file while predictions are made, under raw ids and titles.
-
-    The file appears whole, when all users are done, or not at all.
-
-    Args:
-        path: The file; its folder is made.
-
-    Raises:
-        InputError: If it exists, cannot be written, or more than one process predicts.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._temporary = self.path.with_name(f".{self.path.name}.part")
-        self._file: TextIO | None = None
-        self._num_users = 0
-
-    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Open a temporary file beside the target."""
-        if trainer.world_size > 1:
-            raise InputError("kdrec predict runs in one process; leave out --trainer.devices.")
-        if self.path.exists():
-            raise InputError(f"{self.path} exists already; name another file with --output.")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self._temporary, "w", newline="", encoding="utf-8")  # noqa: SIM115 - open over many batches
-        except OSError as error:
-            raise InputError(f"{self.path} cannot be written ({error.strerror}); name another with --output.") from None
-        csv.writer(self._file).writerow(["user", "rank", "item", "title", "score"])
-
-    def on_predict_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:  # fmt: skip
-        """Append the batch."""
-        assert isinstance(pl_module, RankingModule)
-        assert self._file is not None
-        train = pl_module.train_data
-        titles = train.item_ids if train.item_titles is None else train.item_titles
-        users, items, scores = (tensor.tolist() for tensor in outputs)
-        csv.writer(self._file).writerows(
-            [train.user_ids[user], rank, train.item_ids[item], titles[item], f"{score:.6g}"]
-            for user, listed, given in zip(users, items, scores, strict=True)
-            for rank, (item, score) in enumerate(zip(listed, given, strict=True), start=1)
-            if item >= 0
-        )
-        self._num_users += len(users)
-
-    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the file in its place."""
-        assert self._file is not None
-        self._file.close()
-        self._temporary.replace(self.path)
-        print(f"{self._num_users} users written to {self.path}")
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Leave nothing half-written."""
-        if self._file is not None:
-            self._file.close()
-            self._temporary.unlink(missing_ok=True)

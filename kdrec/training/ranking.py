@@ -187,19 +187,6 @@ class RankingModule(L.LightningModule):
         """Log the means over all users."""
         self._finish_ranking("test")
 
-    def on_predict_start(self) -> None:
-        """Encode the catalogue once; what a user touched in training, validation or test is hidden."""
-        split = self._datamodule.split
-        self._rankings["predict"] = CatalogueRanking(split.test, (split.train, split.valid, split.test))
-        self._start_ranking("predict")
-
-    def predict_step(self, users: Tensor, batch_index: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (users (B,), top items (B, K), scores (B, K)), K the largest cutoff; item -1 where none is left."""
-        depth = max(self.cutoffs)
-        with self._whole_precision():
-            items = self._rankings["predict"].top_items(self.recommender, users, depth, self._catalogue)
-            return users, items, self.recommender.score(users, items.clamp(min=0))
-
     def metric(self, stage: str) -> RankingMetrics:
         """Return the metric of "val" or "test"."""
         return cast(RankingMetrics, self.metrics[stage])
@@ -229,7 +216,8 @@ class RankingModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the file self-contained (see kdrec.models.checkpoint)."""
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items() if "/" in name}
-        checkpoint["kdrec"] = files.describe(self.recommender, self.train_data) | {
+        split = self._datamodule.split
+        checkpoint["kdrec"] = files.describe(self.recommender, split.train, split.valid, split.test) | {
             "data": files.as_config(self._datamodule),
             "evaluation": {"cutoffs": list(self.cutoffs), "num_candidates": self.num_candidates},
             "protocol": self.protocol,

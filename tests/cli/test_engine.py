@@ -120,12 +120,6 @@ def test_per_user_values_average_to_the_table(fitted: Kdrec) -> None:
     assert f"{mean:.4f}" == table["ndcg"][1]
 
 
-def test_predict_writes_a_file(fitted: Kdrec) -> None:
-    assert fitted("predict", "--output", "lists.csv").code == 0
-    assert len(Path("lists.csv").read_text().splitlines()) == 1 + 30 * 10
-    assert "exists already" in fitted("predict", "--output", "lists.csv").sentence
-
-
 def test_logs_hold_the_terms_the_metrics_and_the_hyper_parameters(fitted: Kdrec) -> None:
     fitted("fit", "--config", "student.yaml")
     log = EventAccumulator(str(only("logs/student/*")))

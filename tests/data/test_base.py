@@ -90,7 +90,7 @@ def test_loaders() -> None:
     data = GeneratedDataModule(batch_size=50, num_negatives=3, eval_batch_size=8)
     batches = list(data.train_dataloader())
     assert [tuple(batch.negatives.shape) for batch in batches] == [(50, 3), (50, 3), (50, 3), (32, 3)]
-    for loader in (data.val_dataloader(), data.test_dataloader(), data.predict_dataloader()):
+    for loader in (data.val_dataloader(), data.test_dataloader()):
         assert [len(users) for users in loader] == [8, 8, 8, 6]
         assert torch.cat(list(loader)).tolist() == list(range(30))
 

@@ -46,7 +46,7 @@ def sets(*parts: Interactions) -> dict[int, set[int]]:
 
 def test_index_by_hand() -> None:
     index = PairIndex(log([(2, 3), (0, 4), (2, 0)]), log([(2, 3), (3, 1)]))  # (2, 3) is in both
-    assert index.counts.tolist() == [1, 0, 2, 1]
+    assert index.offsets.diff().tolist() == [1, 0, 2, 1]
     rows, items = index.of(torch.tensor([2, 1, 3, 2]))
     assert rows.tolist() == [0, 0, 2, 3, 3]
     assert items.tolist() == [0, 3, 1, 0, 3]
@@ -91,7 +91,7 @@ def test_users_without_items() -> None:
 
 def test_empty_index() -> None:
     index = PairIndex(log([]))
-    assert index.counts.tolist() == [0] * 4
+    assert index.offsets.diff().tolist() == [0] * 4
     assert [len(part) for part in index.of(torch.tensor([0, 3]))] == [0, 0]
     assert index.contains(torch.tensor([0, 3]), torch.tensor([[0, -1], [4, 1]])).any().item() is False
 
@@ -170,7 +170,7 @@ def test_rows_at_once_do_not_matter(split: Split, monkeypatch: pytest.MonkeyPatc
     ranking = CatalogueRanking(split.test, [split.train, split.valid])
     expected = ranking.top_items(table(scores), users, 5)
     for numbers in (1, 80, 3 * 40 + 1):
-        monkeypatch.setattr(ranking_module, "_SCORES_AT_ONCE", numbers)
+        monkeypatch.setattr(ranking_module, "SCORES_AT_ONCE", numbers)
         assert torch.equal(ranking.top_items(table(scores), users, 5), expected)
 
 
@@ -203,7 +203,7 @@ def sampled(held_out: Interactions, seen: list[Interactions], num_candidates: in
 
 def candidates(ranking: CatalogueRanking, users: Tensor, num_items: int) -> list[set[int]]:
     """Return the items that are ranked at all."""
-    top = ranking.top_items(table(torch.zeros(ranking.relevant.counts.shape[0], num_items)), users, num_items)
+    top = ranking.top_items(table(torch.zeros(len(ranking.relevant.offsets) - 1, num_items)), users, num_items)
     return [set(row) - {-1} for row in top.tolist()]
 
 

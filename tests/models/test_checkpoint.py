@@ -2,6 +2,7 @@ import hashlib
 import json
 import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,20 @@ def test_description(split: Split, content: dict[str, Any], path: Path) -> None:
         seen = items[offsets[user] : offsets[user + 1]].tolist()
         own = train.subset(train.users == user)
         assert seen == [item for _, item in sorted(zip(own.timestamps, own.items, strict=True))]
+
+
+def test_description_of_what_was_held_out() -> None:
+    """In time order if every part has times; else by item."""
+    ids = np.array(["a", "b"]), np.array(["w", "x", "y", "z"])
+    train = Interactions(np.array([1, 0]), np.array([3, 2]), *ids, timestamps=np.array([1, 7]))
+    held_out = Interactions(np.array([0, 0]), np.array([3, 0]), *ids, timestamps=np.array([9, 8]))
+    model = BPR(2)
+    model.bind(train)
+    for part, items in ((held_out, [2, 0, 3, 3]), (replace(held_out, timestamps=None), [0, 2, 3, 3])):
+        section = describe(model, train, part)
+        assert section["seen"]["offsets"].tolist() == [0, 3, 4]
+        assert section["seen"]["items"].tolist() == items
+        assert section["data_digest"] == train.digest
 
 
 def test_description_without_titles() -> None:

@@ -150,16 +150,17 @@ def test_metrics_do_not_depend_on_the_evaluation_batch() -> None:
     assert results[0] == results[1] == results[2]
 
 
-def test_predictions_are_unseen_items() -> None:
+def test_a_checkpoint_knows_all_that_users_touched(tmp_path: Path) -> None:
     trained, data = module(), GeneratedDataModule()
     trainer = quiet_trainer(max_epochs=1)
     trainer.fit(trained, datamodule=data)
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    seen = checkpoint.read(tmp_path / "model.ckpt")["kdrec"]["seen"]
     interactions = data.load()
-    for users, items, scores in trainer.predict(trained, datamodule=data):  # type: ignore[misc,union-attr]
-        assert items.shape == (30, 10)
-        assert (scores[:, :-1] >= scores[:, 1:]).all()
-        for user, row in zip(users.tolist(), items.tolist(), strict=True):
-            assert not set(row) & set(interactions.items[interactions.users == user])
+    for user in range(30):
+        own = interactions.subset(interactions.users == user)
+        items = seen["items"][seen["offsets"][user] : seen["offsets"][user + 1]].tolist()
+        assert items == [item for _, item in sorted(zip(own.timestamps, own.items, strict=True))]
 
 
 def test_sampled_ranking_warns_and_says_so_in_the_protocol() -> None:

@@ -21,7 +21,7 @@ SUMMARY = "recommend items to a user, or by items, from a checkpoint alone"
 
 _DESCRIPTION = """Recommend from a checkpoint: by raw ids and titles, without its data set.
 
-Items that the user touched in training are left out. Scores order the items of one list and mean nothing else;
+Items that the user touched are left out. Scores order the items of one list and mean nothing else;
 with --similar-to they are cosines."""
 _EXAMPLES = """examples:
   kdrec recommend --user 42                                the newest checkpoint's best 10 for user 42
