@@ -1,6 +1,5 @@
 """What can be compared: checkpoints and ONNX exports, each with its sizes, its protocol and its lists."""
 
-import json
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdrec.data.interactions import Interactions
 from kdrec.deploy import artefact
 from kdrec.deploy.latency import Lister
 from kdrec.errors import InputError
@@ -104,13 +102,12 @@ class OnnxExport(Contender):
         self.path = path
         self._session = _session(path / "users.onnx")
         try:
-            self.protocol, model = said["protocol"], said["model"]
+            self.protocol, self.data_digest, model = said["protocol"], said["data_digest"], said["model"]
             files.require_known_classes(model, path)
             with torch.device("meta"):  # to count is all that is wanted
                 recommender = files.rebuild(model)
                 recommender.build(said["num_users"], said["num_items"])
             sizes = {name: int(part["bytes"]) for name, part in said["files"].items()}
-            self.data_digest = _digest_of_data(path)
         except (KeyError, TypeError, AttributeError):
             raise InputError(f"{path} is damaged; make the export again with `kdrec export`.") from None
         self.parameters = recommender.num_parameters()
@@ -161,12 +158,3 @@ def _session(graph: Path) -> Any:
         raise InputError(
             f"{graph} cannot be loaded by onnxruntime {onnxruntime.__version__}; make the export again."
         ) from None
-
-
-def _digest_of_data(folder: Path) -> str:
-    """Return the digest of the training data that an export holds, `Interactions.digest`."""
-    known = json.loads((folder / artefact.VOCABULARY).read_text(encoding="utf-8"))
-    with np.load(folder / artefact.SEEN) as seen:
-        offsets, items = seen["offsets"].astype(np.int64), seen["items"].astype(np.int64)
-    users = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    return Interactions(users, items, np.array(known["users"]), np.array(known["items"])).digest

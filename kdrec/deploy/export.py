@@ -73,6 +73,7 @@ def export(
         said = {
             "kdrec": __version__, "kind": kind, "quantize": quantize, "model": section["model"],
             "num_users": recommender.num_users, "num_items": recommender.num_items, "protocol": section["protocol"],
+            "data_digest": section["data_digest"],
             "checkpoint_sha256": files.digest(path), "quality": quality,
         }  # fmt: skip
         manifest = artefact.write_manifest(folder, said)

@@ -32,6 +32,11 @@ class PairIndex:
         self.items = torch.from_numpy(items)
         self.offsets = torch.from_numpy(np.concatenate(([0], np.cumsum(np.bincount(users, minlength=num_users)))))
 
+    @property
+    def counts(self) -> Tensor:
+        """How many items each user has: (num_users,) int64."""
+        return self.offsets.diff()
+
     def to(self, device: torch.device) -> "PairIndex":
         """Move the tensors; returns itself."""
         self.keys, self.items, self.offsets = (tensor.to(device) for tensor in (self.keys, self.items, self.offsets))
