@@ -1,15 +1,13 @@
 """Recommendations over HTTP, as JSON and on one page, from a student and perhaps its teacher."""
 
-import base64
 import contextlib
-import hashlib
 import os
-import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import uvicorn
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -18,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from kdrec.deploy.recommender import Deployed, Item
-from kdrec.deploy.traffic import Counts, Guard
+from kdrec.deploy.traffic import Counts, Guard, headers_of
 from kdrec.errors import InputError, UnknownName
 from kdrec.models import checkpoint as files
 
@@ -29,6 +27,7 @@ PATHS = {
 }  # fmt: skip
 _SHOWN_HISTORY = 5
 _FOUND = 20  # names that a search gives at most
+_LAST_ANSWERS = 30  # seconds that requests in flight have left when the server is told to end
 _PAGE = Path(__file__).with_name("page.html")
 
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
@@ -137,7 +136,7 @@ def application(student: Deployed, teacher: Deployed | None = None) -> FastAPI:
     """
     service, counts, page = Service(student, teacher), Counts(PATHS), _PAGE.read_text(encoding="utf-8")
     app = FastAPI(openapi_url=None, redirect_slashes=False, lifespan=_lifespan)
-    app.add_middleware(Guard, counts=counts, headers=_headers(page))
+    app.add_middleware(Guard, counts=counts, headers=headers_of(page))
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
 
@@ -156,6 +155,15 @@ def application(student: Deployed, teacher: Deployed | None = None) -> FastAPI:
     app.add_api_route("/similar", service.similar)
     app.add_api_route("/similar", service.similar_by_body, methods=["POST"])
     return app
+
+
+def http_server(app: FastAPI) -> uvicorn.Server:
+    """Return what answers HTTP for the application: ``run(sockets=[...])`` until SIGINT or SIGTERM."""
+    config = uvicorn.Config(
+        app, http="h11", ws="none", log_level="warning", access_log=False, server_header=False, proxy_headers=False,
+        timeout_graceful_shutdown=_LAST_ANSWERS,
+    )  # fmt: skip
+    return uvicorn.Server(config)
 
 
 @contextlib.asynccontextmanager
@@ -200,25 +208,6 @@ def _listed(model: str, start: float, given: list[Item], found: list[Item]) -> R
 
 def _plain(item: Item) -> dict[str, Any]:
     return {"id": item.id, "title": item.title, "labels": item.labels}
-
-
-def _headers(page: str) -> dict[str, str]:
-    """Return headers that let a browser run the page's own script and style, and nothing else from anywhere."""
-
-    def allowed(tag: str) -> str:
-        parts = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
-        digests = [base64.b64encode(hashlib.sha256(part.encode()).digest()).decode() for part in parts]
-        return " ".join(f"'sha256-{digest}'" for digest in digests)
-
-    return {
-        "content-security-policy": (
-            f"default-src 'none'; script-src {allowed('script')}; style-src {allowed('style')}; connect-src 'self'; "
-            f"img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        ),
-        "x-content-type-options": "nosniff",
-        "referrer-policy": "no-referrer",
-        "cache-control": "no-store",
-    }
 
 
 def _error(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:

@@ -25,7 +25,6 @@ _EXAMPLES = """examples:
   kdrec serve --ckpt_path checkpoints/bpr_ftd/RUN/best.ckpt --teacher checkpoints/bpr_teacher/RUN/best.ckpt
   curl -H 'Content-Type: application/json' -d '{"user": "42", "k": 3}' http://127.0.0.1:8000/recommend
 """
-_LAST_ANSWERS = 30  # seconds that requests in flight have left when the server is told to end
 
 
 def run(args: Sequence[str]) -> int:
@@ -54,11 +53,10 @@ def run(args: Sequence[str]) -> int:
 
 
 def _serve(options: argparse.Namespace, listener: socket.socket) -> None:
-    import torch  # here and below, so that --help needs neither
-    import uvicorn
+    import torch  # here and below, so that --help does without
 
     from kdrec.deploy.recommender import Deployed
-    from kdrec.deploy.server import application
+    from kdrec.deploy.server import application, http_server
 
     torch.set_num_threads(1)  # in every thread that answers; they run side by side
     path = options.ckpt_path or runs.newest_checkpoint()
@@ -70,11 +68,7 @@ def _serve(options: argparse.Namespace, listener: socket.socket) -> None:
     print(
         f"Serving {path}{beside} at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)", flush=True
     )
-    config = uvicorn.Config(
-        app, http="h11", ws="none", log_level="warning", access_log=False, server_header=False, proxy_headers=False,
-        timeout_graceful_shutdown=_LAST_ANSWERS,
-    )  # fmt: skip
-    uvicorn.Server(config).run(sockets=[listener])
+    http_server(app).run(sockets=[listener])
 
 
 def _listening(host: str, port: int) -> socket.socket:
