@@ -33,11 +33,12 @@ def raw(client: httpx.Client, sent: bytes, ended: bool = True) -> bytes:
     came = b""
     with (
         socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=20) as connection,
-        contextlib.suppress(OSError),  # the server may close while bytes are still on their way
+        contextlib.suppress(ConnectionError),  # the server may close while bytes are still on their way
     ):
         connection.sendall(sent)
         if ended:
-            connection.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
         while part := connection.recv(65536):
             came += part
     return came
