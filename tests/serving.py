@@ -1,7 +1,6 @@
 """A server that listens, for tests."""
 
 import contextlib
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ import httpx
 import torch
 from fastapi import FastAPI
 
+from kdrec.cli.commands.serve import listen
 from kdrec.data.interactions import Interactions
 from kdrec.data.splits import LeaveOneOut
 from kdrec.deploy.recommender import Deployed
@@ -34,7 +34,7 @@ def deployed(path: Path, model: Recommender, train: Interactions, name: str | No
 def listening(app: FastAPI) -> Iterator[str]:
     """Serve an application in a thread, at a free port; gives its address and ends it in the end."""
     server = http_server(app)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listen("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from kdrec.cli.commands.serve import listen
 from kdrec.models.bpr import BPR
 from tests.commandline import Kdrec
 from tests.serving import TRAIN, deployed
@@ -78,6 +79,13 @@ def test_the_page_and_a_stranger(checkpoint: Path) -> None:
         assert page.headers["content-type"] == "text/html; charset=utf-8"
         assert "server" not in page.headers
         assert httpx.post(f"{url}/recommend", json={"items": ["504"], "k": 3}).status_code == 200
+
+
+def test_no_answer_waits_for_an_acknowledgement() -> None:
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection = listener.accept()[0]
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        connection.close()
 
 
 def test_a_port_in_use(kdrec: Kdrec, checkpoint: Path) -> None:

@@ -45,7 +45,7 @@ def run(args: Sequence[str]) -> int:
             f"A server needs {' and '.join(missing)}; install the extra: python -m pip install '.[serve]'."
         )
     try:
-        with _listening(options.host, options.port) as listener:
+        with listen(options.host, options.port) as listener:
             _serve(options, listener)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("Stopped serving.") from None
@@ -71,15 +71,19 @@ def _serve(options: argparse.Namespace, listener: socket.socket) -> None:
     http_server(app).run(sockets=[listener])
 
 
-def _listening(host: str, port: int) -> socket.socket:
-    """Take an address, before anything is loaded."""
+def listen(host: str, port: int) -> socket.socket:
+    """Take an address, before anything is loaded.
+
+    Raises:
+        InputError: If it cannot be had.
+    """
     if not 0 <= port < 1 << 16:
         raise InputError(f"--port is {port}; it must lie between 0 and 65535.")
     if not host:
         raise InputError("--host is empty; give an address of this machine, or 0.0.0.0 for all of them.")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address, family=family)
+        listener = socket.create_server(address, family=family)
     except (socket.gaierror, UnicodeError):
         raise InputError(f"--host is {host!r}, which is no address of this machine; take 127.0.0.1.") from None
     except PermissionError:
@@ -87,3 +91,6 @@ def _listening(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = str(error.strerror).partition(" (while")[0]
         raise InputError(f"{host} port {port} cannot be had ({reason}); name another with --port or --host.") from None
+    # connections inherit it; else an answer's second packet waits for the client's delayed acknowledgement, 40 ms
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
