@@ -2,13 +2,13 @@
 
 import contextlib
 import os
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import uvicorn
-from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
@@ -74,6 +74,7 @@ class Service:
         self.models = {"student": student} | ({} if teacher is None else {"teacher": teacher})
         self.described = {name: _described(model) for name, model in self.models.items()}
         self.started = time.monotonic()
+        self._turns = threading.BoundedSemaphore(os.cpu_count() or 1)  # of the threads that would compute at once
         for model in self.models.values():
             _warm_up(model)
 
@@ -87,22 +88,24 @@ class Service:
         if (body.user is None) == (body.items is None):
             raise InputError('Say for whom: give either "user" or "items".')
         model = self._model(body.model)
-        start = time.perf_counter()
-        if body.user is not None:
-            user = model.user(body.user)
-            found = model.for_user(user, body.k)
-            given = model.described(model.history(user)[: -_SHOWN_HISTORY - 1 : -1])
-        else:
-            items = [model.item(name) for name in body.items or []]
-            found, given = model.for_items(items, body.k), model.described(items)
-        return _listed(body.model, start, given, found)
+        with self._turns:
+            start = time.perf_counter()
+            if body.user is not None:
+                user = model.user(body.user)
+                found = model.for_user(user, body.k)
+                given = model.described(model.history(user)[: -_SHOWN_HISTORY - 1 : -1])
+            else:
+                items = [model.item(name) for name in body.items or []]
+                found, given = model.for_items(items, body.k), model.described(items)
+            return _listed(body.model, start, given, found)
 
     def similar(self, item: Name, k: Length = 10, model: Which = "student") -> Response:
         """List the items most like one."""
         asked = self._model(model)
-        start = time.perf_counter()
-        index = asked.item(item)
-        return _listed(model, start, asked.described([index]), asked.similar_to(index, k))
+        with self._turns:
+            start = time.perf_counter()
+            index = asked.item(item)
+            return _listed(model, start, asked.described([index]), asked.similar_to(index, k))
 
     def similar_by_body(self, body: SimilarBody) -> Response:
         """As `similar`."""
@@ -135,7 +138,7 @@ def application(student: Deployed, teacher: Deployed | None = None) -> FastAPI:
         InputError: If the teacher knows other items than the student.
     """
     service, counts, page = Service(student, teacher), Counts(PATHS), _PAGE.read_text(encoding="utf-8")
-    app = FastAPI(openapi_url=None, redirect_slashes=False, lifespan=_lifespan)
+    app = FastAPI(openapi_url=None, redirect_slashes=False)
     app.add_middleware(Guard, counts=counts, headers=headers_of(page))
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
@@ -160,17 +163,10 @@ def application(student: Deployed, teacher: Deployed | None = None) -> FastAPI:
 def http_server(app: FastAPI) -> uvicorn.Server:
     """Return what answers HTTP for the application: ``run(sockets=[...])`` until SIGINT or SIGTERM."""
     config = uvicorn.Config(
-        app, http="h11", ws="none", log_level="warning", access_log=False, server_header=False, proxy_headers=False,
-        timeout_graceful_shutdown=_LAST_ANSWERS,
+        app, http="h11", ws="none", lifespan="off", log_level="warning", access_log=False, server_header=False,
+        proxy_headers=False, timeout_graceful_shutdown=_LAST_ANSWERS,
     )  # fmt: skip
     return uvicorn.Server(config)
-
-
-@contextlib.asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Let as many threads compute as there are cores; what comes meanwhile waits its turn."""
-    current_default_thread_limiter().total_tokens = max(2, os.cpu_count() or 1)
-    yield
 
 
 def _described(model: Deployed) -> dict[str, Any]:

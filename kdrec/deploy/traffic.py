@@ -96,21 +96,29 @@ class Guard:
             await send(message)
 
         try:
+            await self._pass(scope, receive, answer)
+        except asyncio.CancelledError:  # a second Ctrl-C
+            if status == _GONE:
+                await _refuse(answer, 503, "The server was told to end at once.")
+        except Exception:
+            logging.getLogger("uvicorn.error").exception("A request failed.")
+            if status == _GONE:
+                await _refuse(answer, 500, "The server failed at this request; its log says why.")
+        self.counts.add(scope["method"], scope["path"], status, time.perf_counter() - start)
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
             async with asyncio.timeout(_SECONDS):
                 body = await _body(receive)
         except TimeoutError:
-            await _refuse(answer, 408, f"The request's body did not arrive within {_SECONDS} seconds.")
+            await _refuse(send, 408, f"The request's body did not arrive within {_SECONDS} seconds.")
+            return
+        if body is None:
+            return
+        if len(body) > MAX_BODY:
+            await _refuse(send, 413, f"The request's body is too large; at most {MAX_BODY} bytes are accepted.")
         else:
-            if body is not None and len(body) > MAX_BODY:
-                await _refuse(answer, 413, f"The request's body is too large; at most {MAX_BODY} bytes are accepted.")
-            elif body is not None:
-                try:
-                    await self.app(scope, _replayed(body, receive), answer)
-                except Exception:
-                    logging.getLogger("uvicorn.error").exception("A request failed.")
-                    if status == _GONE:
-                        await _refuse(answer, 500, "The server failed at this request; its log says why.")
-        self.counts.add(scope["method"], scope["path"], status, time.perf_counter() - start)
+            await self.app(scope, _replayed(body, receive), send)
 
 
 def headers_of(page: str) -> Headers:

@@ -1,14 +1,19 @@
 """``kdrec serve``: recommendations over HTTP, with a page that shows student and teacher side by side."""
 
 import argparse
+import signal
 import socket
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kdrec.cli import runs
 from kdrec.cli.options import Options
 from kdrec.errors import InputError
+
+if TYPE_CHECKING:
+    import uvicorn
 
 SUMMARY = "answer over HTTP, with a page of student and teacher side by side"
 
@@ -44,15 +49,22 @@ def run(args: Sequence[str]) -> int:
         raise InputError(
             f"A server needs {' and '.join(missing)}; install the extra: python -m pip install '.[serve]'."
         )
-    try:
-        with listen(options.host, options.port) as listener:
-            _serve(options, listener)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("Stopped serving.") from None
+    with listen(options.host, options.port) as listener:
+        before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # what is being imported may swallow a KeyboardInterrupt
+        try:
+            server = _load(options)
+        finally:
+            signal.signal(signal.SIGINT, before)
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        print(f"Serving at http://{host}:{listener.getsockname()[1]} (Ctrl-C ends it)", flush=True)
+        try:
+            server.run(sockets=[listener])
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("Stopped serving.") from None
     return 0
 
 
-def _serve(options: argparse.Namespace, listener: socket.socket) -> None:
+def _load(options: argparse.Namespace) -> "uvicorn.Server":
     import torch  # here and below, so that --help does without
 
     from kdrec.deploy.recommender import Deployed
@@ -62,13 +74,9 @@ def _serve(options: argparse.Namespace, listener: socket.socket) -> None:
     path = options.ckpt_path or runs.newest_checkpoint()
     student = Deployed(path, "The student")
     teacher = Deployed(options.teacher, "The teacher") if options.teacher else None
-    app = application(student, teacher)
-    host, port = listener.getsockname()[:2]
-    beside = f" beside {options.teacher}" if options.teacher else ""
-    print(
-        f"Serving {path}{beside} at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)", flush=True
-    )
-    http_server(app).run(sockets=[listener])
+    server = http_server(application(student, teacher))
+    print(f"student {path}" + (f"\nteacher {options.teacher}" if options.teacher else ""))
+    return server
 
 
 def listen(host: str, port: int) -> socket.socket:
