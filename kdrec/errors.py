@@ -11,6 +11,10 @@ class InputError(ValueError):
     """
 
 
+class UnknownName(InputError):
+    """The user named something that is not there."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Say which known name was probably meant, or which there are."""
     known = list(known)

@@ -3,13 +3,15 @@
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kdrec.errors import InputError
+from kdrec.errors import InputError, UnknownName
 from kdrec.evaluation.ranking import top_k
 from kdrec.models import checkpoint as files
 from kdrec.models.base import DotProductRecommender
@@ -28,8 +30,12 @@ class Item:
 class Deployed:
     """A model with the vocabularies and histories of its training data.
 
+    What depends on the model alone is computed at its first use and kept, so the model must stay as it is. Several
+    threads may ask at once.
+
     Args:
         path: A checkpoint.
+        name: What messages call the model; by default its path.
 
     Attributes:
         seen: Offsets (num_users + 1,) into items, and the items that users touched, those of a user together; in
@@ -39,10 +45,11 @@ class Deployed:
         InputError: As `kdrec.models.checkpoint.restore`.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, name: str | None = None) -> None:
         content = files.read(path)
         section = content["kdrec"]
         self.path = Path(path)
+        self.name = str(path) if name is None else name
         self.recommender = files.restore(path, content)
         self.item_ids: list[str] = section["item_ids"]
         self.titles: list[str] | None = section.get("item_titles")
@@ -60,28 +67,38 @@ class Deployed:
         """Return the index of a raw user id.
 
         Raises:
-            InputError: If there is no such user.
+            UnknownName: If there is no such user.
         """
         if name not in self._users:
-            raise InputError(f"{self.path} knows no user {name!r}; {_near(name, self._users)}")
+            raise UnknownName(f"{self.name} knows no user {name!r}; {_near(name, self._users)}")
         return self._users[name]
 
     def item(self, name: str) -> int:
         """Return the index of a raw item id or, in any case, of a title.
 
         Raises:
-            InputError: If there is no such item, or several bear the title.
+            UnknownName: If there is no such item.
+            InputError: If several bear the title.
         """
         if name in self._items:
             return self._items[name]
-        wanted = name.strip().casefold()
-        found = [index for index, title in enumerate(self.titles or []) if title.casefold() == wanted]
+        found = self._by_title.get(name.strip().casefold(), [])
         if len(found) == 1:
             return found[0]
         if found:
             ids = ", ".join(self.item_ids[index] for index in found)
             raise InputError(f"{len(found)} items are called {name!r}; give the id of one of them: {ids}.")
-        raise InputError(f"{self.path} knows no item {name!r}; {_near(name, self.titles or self._items)}")
+        raise UnknownName(f"{self.name} knows no item {name!r}; {_near(name, self.titles or self._items)}")
+
+    def search_items(self, text: str, limit: int) -> list[int]:
+        """Return items whose title (or, without titles, whose id) has all words of a text, the most touched first."""
+        words = text.casefold().split()
+        found = (item for item, title in self._by_touches if all(word in title for word in words))
+        return list(islice(found, limit))
+
+    def search_users(self, text: str, limit: int) -> list[str]:
+        """Return raw user ids that start with a text."""
+        return list(islice((name for name in self._users if name.startswith(text)), limit))
 
     def history(self, user: int) -> list[int]:
         """Return what a user touched, the latest last where times are known."""
@@ -101,7 +118,8 @@ class Deployed:
     @torch.inference_mode()
     def for_user(self, user: int, k: int) -> list[Item]:
         """Return a user's k best items of those that they have not touched."""
-        return self._best(self.recommender.score_all(torch.tensor([user]))[0], self.history(user), k)
+        scores = self.recommender.score_all(torch.tensor([user]), self._catalogue)[0]
+        return self._best(scores, self.history(user), k)
 
     @torch.inference_mode()
     def for_items(self, items: Sequence[int], k: int) -> list[Item]:
@@ -112,19 +130,25 @@ class Deployed:
         """
         if not items:
             raise InputError("There are no items to recommend by; give one at least.")
-        if not isinstance(self.recommender, DotProductRecommender):
-            raise InputError(
-                f"{self.path} is a {type(self.recommender).__name__}, whose users cannot be made from items; "
-                f"take a model that scores by dot products, or ask for a user it knows."
-            )
-        table = self.recommender.encode_catalogue()
-        return self._best(table @ fold_in(table, torch.tensor(sorted(set(items)))), items, k)
+        if self.no_strangers:
+            raise InputError(self.no_strangers)
+        user = fold_in(self._catalogue, torch.tensor(sorted(set(items))), everybody=self._everybody)
+        return self._best(self._catalogue @ user, items, k)
+
+    @property
+    def no_strangers(self) -> str:
+        """Why `for_items` cannot work with this model; empty if it can."""
+        if isinstance(self.recommender, DotProductRecommender):
+            return ""
+        return (
+            f"{self.name} is a {type(self.recommender).__name__}, whose users cannot be made from items; "
+            f"take a model that scores by dot products, or ask for a user it knows."
+        )
 
     @torch.inference_mode()
     def similar_to(self, item: int, k: int) -> list[Item]:
         """Return the k items whose vectors have the largest cosines with an item's."""
-        vectors = functional.normalize(self.recommender.item_vectors(torch.arange(len(self.item_ids))), dim=1)
-        return self._best(vectors @ vectors[item], [item], k)
+        return self._best(self._directions @ self._directions[item], [item], k)
 
     def _best(self, scores: Tensor, hidden: Sequence[int], k: int) -> list[Item]:
         left = len(scores) - len(set(hidden))
@@ -134,8 +158,38 @@ class Deployed:
         values, items = top_k(scores.unsqueeze(0), k)
         return self.described(items[0].tolist(), values[0].tolist())
 
+    # Kept from the first use on; two threads that come first compute the same, and one of the results stays
 
-def fold_in(table: Tensor, items: Tensor, unseen: float = 10.0, ridge: float = 0.1) -> Tensor:
+    @cached_property
+    def _catalogue(self) -> Tensor:
+        return self.recommender.encode_catalogue()
+
+    @cached_property
+    def _everybody(self) -> Tensor:
+        return everyone(self._catalogue)
+
+    @cached_property
+    def _directions(self) -> Tensor:
+        return functional.normalize(self.recommender.item_vectors(torch.arange(len(self.item_ids))), dim=1)
+
+    @cached_property
+    def _by_title(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for item, title in enumerate(self.titles or []):
+            found.setdefault(title.casefold(), []).append(item)
+        return found
+
+    @cached_property
+    def _by_touches(self) -> list[tuple[int, str]]:
+        """Items with their folded titles, the most touched first."""
+        names = self.titles or self.item_ids
+        touches = torch.bincount(self.seen[1], minlength=len(names))
+        return [(item, names[item].casefold()) for item in touches.argsort(descending=True, stable=True).tolist()]
+
+
+def fold_in(
+    table: Tensor, items: Tensor, unseen: float = 10.0, ridge: float = 0.1, everybody: Tensor | None = None
+) -> Tensor:
     """Return the vector of a user who likes some items, by least squares.
 
     The user wants 1 from these items and, with the weight ``unseen``, 0 from the average item:
@@ -147,6 +201,7 @@ def fold_in(table: Tensor, items: Tensor, unseen: float = 10.0, ridge: float = 0
         items: (n,) int64, at least one.
         unseen: Weight of all items.
         ridge: Weight of the user's length.
+        everybody: What `everyone` returned for these, to be computed only once for many calls.
 
     Returns:
         (d,) vector, in the table's dtype.
@@ -155,16 +210,20 @@ def fold_in(table: Tensor, items: Tensor, unseen: float = 10.0, ridge: float = 0
         Hu, Koren and Volinsky, Collaborative Filtering for Implicit Feedback Datasets, ICDM 2008, sec. 4 (the
         normal equations of one user).
     """
-    wide = table.double()
-    liked = wide[items]
-    normal = liked.T @ liked / len(liked) + everyone(wide, unseen, ridge)
+    liked = table[items].double()
+    normal = liked.T @ liked / len(liked) + (everyone(table, unseen, ridge) if everybody is None else everybody)
     return torch.linalg.solve(normal, liked.mean(0)).to(table.dtype)
 
 
 def everyone(table: Tensor, unseen: float = 10.0, ridge: float = 0.1) -> Tensor:
-    """Return the part of `fold_in`'s normal equations that is the same for all users: (d, d), positive definite."""
-    gram = table.T @ table / len(table)
-    return unseen * gram + ridge * gram.diagonal().mean() * torch.eye(table.shape[1], dtype=table.dtype)
+    """Return the part of `fold_in`'s normal equations that is the same for all users.
+
+    Returns:
+        (d, d) float64, positive definite.
+    """
+    wide = table.double()
+    gram = wide.T @ wide / len(wide)
+    return unseen * gram + ridge * gram.diagonal().mean() * torch.eye(table.shape[1], dtype=wide.dtype)
 
 
 def _near(name: str, known: "Sequence[str] | dict[str, int]") -> str:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kdrec.data.interactions import Interactions
-from kdrec.deploy.recommender import Deployed, Item, fold_in
+from kdrec.deploy.recommender import Deployed, Item, everyone, fold_in
 from kdrec.errors import InputError
 from kdrec.models.base import Recommender
 from kdrec.models.bpr import BPR
@@ -119,3 +119,37 @@ def test_fold_in_does_not_depend_on_the_scale() -> None:
     torch.manual_seed(0)
     table, items = torch.randn(9, 3), torch.tensor([1, 4])
     torch.testing.assert_close(table @ fold_in(table, items), 10 * table @ fold_in(10 * table, items))
+
+
+def test_fold_in_with_everybodys_part_at_hand() -> None:
+    torch.manual_seed(0)
+    table, items = torch.randn(9, 3), torch.tensor([1, 4])
+    assert torch.equal(fold_in(table, items, everybody=everyone(table)), fold_in(table, items))
+
+
+def test_what_is_kept_is_what_each_call_would_compute(model: Deployed) -> None:
+    table = torch.tensor(ITEMS)
+    for items in ([0, 2], [1], [0, 2]):
+        expected = table @ fold_in(table, torch.tensor(items))
+        found = model.for_items(items, 2)
+        assert [item.score for item in found] == [expected[model.item(item.id)].item() for item in found]
+        assert model.similar_to(2, 1) == model.similar_to(2, 1)
+
+
+def test_a_name_instead_of_the_path(tmp_path: Path) -> None:
+    recommender = NCF(2, 1)
+    recommender.bind(train())
+    path = deployed(tmp_path, recommender, train()).path
+    model = Deployed(path, "The student")
+    for ask in (lambda: model.user("x"), lambda: model.item("x"), lambda: model.for_items([0], 1)):
+        with pytest.raises(InputError, match=r"^The student (knows no|is a NCF)"):
+            ask()
+
+
+def test_search(model: Deployed) -> None:
+    assert model.search_items("", 9) == [0, 2, 3, 1]  # touched once each but for item 1
+    assert model.search_items(" (1995) HEAT", 9) == [3, 1]
+    assert model.search_items("heat", 1) == [3]
+    assert model.search_items("heat alien", 9) == []
+    assert model.search_users("", 9) == ["ann", "bob"]
+    assert model.search_users("a", 9) == ["ann"]

@@ -91,7 +91,7 @@ def _strangers(graph: Graph, recommender: BPR, items: str) -> str:
     References:
         Hestenes and Stiefel, Methods of Conjugate Gradients for Solving Linear Systems, 1952, sec. 3.
     """
-    lower = torch.linalg.cholesky(everyone(recommender.encode_catalogue().double()))
+    lower = torch.linalg.cholesky(everyone(recommender.encode_catalogue()))
     whitening = torch.linalg.inv(lower).T
     white = graph.constant(whitening.float().numpy(), np.float32)
     zero, last, middle = graph.constant(0, np.int64), graph.constant([2], np.int64), graph.constant([1], np.int64)
