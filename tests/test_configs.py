@@ -17,8 +17,8 @@ every_config = pytest.mark.parametrize("config", CONFIGS, ids=str)
 
 
 def test_none_is_missed() -> None:
-    assert len(CONFIGS) == 12
-    assert len(STUDIES) == 4
+    assert len(CONFIGS) == 14
+    assert len(STUDIES) == 5
     assert len([*(ROOT / "configs").rglob("*.yaml")]) == len(CONFIGS) + len(STUDIES)
 
 

@@ -24,7 +24,7 @@ HELP = f"""kdrec {__version__}: make recommender systems small by knowledge dist
 usage: kdrec COMMAND [options]
 
 commands:
-{chr(10).join(f"  {name:<10}{what}" for name, what in COMMANDS.items())}
+{chr(10).join(f"  {name:<11}{what}" for name, what in COMMANDS.items())}
 
 options:
   -h, --help      this page; `kdrec COMMAND --help` explains every option of a command
@@ -38,6 +38,8 @@ examples:
   kdrec test --ckpt_path checkpoints/ncf_ftd/RUN/best.ckpt        a certain one
   kdrec fit --config configs/ncf_ftd.yaml --print_config          every key with its value, to start a config from
   kdrec study configs/studies/kdd21.yaml --jobs 2                 a grid of fits, its table, significance and figures
+  kdrec recommend --items "Toy Story (1995)" 50                   lists by titles or ids, from the newest checkpoint
+  kdrec export --ckpt_path checkpoints/bpr/RUN/best.ckpt --format onnx --quantize int8
   tensorboard --logdir logs                                       the curves
 """
 
