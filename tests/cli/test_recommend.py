@@ -1,6 +1,8 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,13 @@ def test_help_teaches(kdrec: Kdrec) -> None:
     done = kdrec("recommend", "--help")
     assert done.code == 0
     assert all(word in done.out for word in ("--similar-to", "examples:"))
+
+
+def test_lightning_is_not_imported(checkpoint: Path) -> None:
+    program = (
+        "import sys; from kdrec.cli.main import main; code = main(sys.argv[1:]);"
+        "assert not {'lightning', 'pytorch_lightning', 'torchmetrics'} & set(sys.modules); sys.exit(code)"
+    )
+    args = ["recommend", "--ckpt_path", str(checkpoint), "--user", "103"]
+    done = subprocess.run([sys.executable, "-c", program, *args], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
