@@ -149,7 +149,7 @@ def test_every_cell_is_finished_and_shown(studied: Studied) -> None:
         config = yaml.safe_load((at / "cells" / name / "config.yaml").read_text())
         assert config["seed_everything"] == 1
     mean, alone = (f"{frame['test/recall@5'][n]:.4f} (1)" for n in (0, 1))
-    assert f"| teacher | 1,120 | {mean} |  |" in (at / "table.md").read_text()
+    assert f"| teacher | 1,120 | 0.00 | {mean} |  |" in (at / "table.md").read_text()
     assert alone in studied.out
     assert "study: test recall@5" in studied.out
     assert "[3/3] " in studied.out  # cells that run side by side end in any order
