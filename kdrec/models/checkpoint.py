@@ -27,7 +27,10 @@ from kdrec.errors import InputError
 from kdrec.models.base import Recommender
 
 FORMAT = 1
-_NEEDED = ("model", "data", "evaluation", "num_users", "num_items", "data_digest", "protocol", "metrics", "epochs")
+_NEEDED = (
+    "model", "data", "evaluation", "num_users", "num_items", "user_ids", "item_ids", "seen", "data_digest", "protocol",
+    "metrics", "epochs",
+)  # fmt: skip
 _LABELS = 60  # characters of an item's labels that a file keeps
 PREFIX = "recommender."
 """Under this prefix the model's weights stand in the file's ``state_dict``."""
@@ -141,7 +144,8 @@ def restore(path: str | Path, content: dict[str, Any] | None = None) -> Recommen
         content: What `read` returned for it.
 
     Raises:
-        InputError: As `read`, or if the class is unknown or the weights do not fit it.
+        InputError: As `read`, or if the class is unknown, the weights do not fit it or are no finite numbers, or ids
+            and seen items are not those of its users and items.
     """
     content = read(path) if content is None else content
     section = content["kdrec"]
@@ -163,7 +167,32 @@ def restore(path: str | Path, content: dict[str, Any] | None = None) -> Recommen
             f"The model in {path} cannot be rebuilt: {_first_line(error)}; use the kdrec version that wrote it "
             f"({versions.get('kdrec', 'unknown') if isinstance(versions, dict) else 'unknown'})."
         ) from None
+    if not all(weight.isfinite().all() for weight in weights.values()):
+        raise InputError(f"{path} holds weights that are no finite numbers; its training diverged, so train it again.")
+    if not _is_whole(section, recommender):
+        raise InputError(
+            f"The checkpoint {path} is damaged: its ids, titles or seen items are not those of "
+            f"{recommender.num_users} users and {recommender.num_items} items; make it again with `kdrec fit`."
+        )
     return recommender.eval()
+
+
+def _is_whole(section: Mapping[str, Any], recommender: Recommender) -> bool:
+    """Whether ids, titles, labels and seen items fit the numbers of users and items."""
+    num_users, num_items = recommender.num_users, recommender.num_items
+    try:
+        offsets, items = section["seen"]["offsets"], section["seen"]["items"]
+        texts = [section.get("item_titles"), (section.get("item_labels") or {}).get("values")]
+        return (
+            len(section["user_ids"]) == num_users
+            and len(section["item_ids"]) == num_items
+            and all(len(text) == num_items for text in texts if text is not None)
+            and len(offsets) == num_users + 1
+            and (int(offsets[0]), int(offsets[-1])) == (0, len(items))
+            and bool((offsets.diff() >= 0).all() and ((items >= 0) & (items < num_items)).all())
+        )
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
+        return False
 
 
 def rebuild(config: Mapping[str, Any]) -> Any:

@@ -398,6 +398,13 @@ def test_what_is_no_recommender_is_not_called(content: dict[str, Any], path: Pat
 # Files whose parts do not fit
 
 
+def test_weights_that_are_no_numbers(content: dict[str, Any], path: Path) -> None:
+    content["state_dict"]["recommender.items.weight"][3] = torch.nan
+    torch.save(content, path)
+    with pytest.raises(InputError, match=r"holds weights that are no finite numbers; its training diverged"):
+        restore(path)
+
+
 def test_missing_weights(content: dict[str, Any], path: Path) -> None:
     del content["state_dict"]["recommender.items.weight"]
     torch.save(content, path)
@@ -423,6 +430,12 @@ def test_missing_weights(content: dict[str, Any], path: Path) -> None:
         {"model": {"class_path": "kdrec.models.bpr.BPR", "init_args": {"embedding_dim": 7}}},
         {"model": {"class_path": "kdrec.models.bpr.BPR", "init_args": {"embedding_dim": "6"}}},
         {"model": {"class_path": "kdrec.models.bpr.BPR", "init_args": [6]}},
+        {"user_ids": []},
+        {"item_ids": None},
+        {"item_titles": ["one"]},
+        {"item_labels": {"name": "genres", "values": []}},
+        {"seen": {}},
+        {"seen": {"offsets": torch.tensor([0, 1]), "items": torch.tensor([0])}},
         {"num_items": 41, "versions": None},
         {"num_items": 41, "versions": ["1.0"]},
     ],
