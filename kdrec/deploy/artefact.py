@@ -1,8 +1,8 @@
 """The exported folder: how it is written whole or not at all, and how it is checked before it is used.
 
 Beside the model it holds ``vocabulary.json`` (raw user ids, item ids, titles or null), ``seen.npz`` (the items that
-each user touched in training: those of user u are items[offsets[u]:offsets[u + 1]]) and ``manifest.json``, which
-names every other file with its size and digest.
+each user touched, in training, validation or test: those of user u are items[offsets[u]:offsets[u + 1]]) and
+``manifest.json``, which names every other file with its size and digest.
 """
 
 import contextlib
@@ -39,16 +39,17 @@ def new_folder(folder: Path, force: bool) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
         yield temporary
+        require_free(folder, force)  # again, for what came meanwhile
         if folder.exists():
             folder.rename(old)
         temporary.rename(folder)
     except OSError as error:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
         raise InputError(
             f"{folder} cannot be written ({error.strerror or error}); nothing was kept, name another --output."
         ) from None
     finally:
+        if old.exists() and not folder.exists():  # stopped between the two renames
+            old.rename(folder)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 

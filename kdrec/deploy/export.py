@@ -47,12 +47,12 @@ def export(
             folder exists or cannot be written, or what was exported does not recommend what torch recommends. Then
             nothing is kept.
     """
+    content = files.read(path)
     output = output or path.with_name("-".join(filter(None, (path.stem, kind, quantize))))
     artefact.require_free(output, force)
     kit = format_named(kind)
     if quantize and not kit.QUANTIZES:
         raise InputError(f"--format {kind} holds float vectors only; leave out --quantize {quantize}.")
-    content = files.read(path)
     section, recommender = content["kdrec"], files.restore(path, content)
     if not 1 <= k <= recommender.num_items:
         raise InputError(f"k is {k}; it must lie between 1 and the catalogue's {recommender.num_items} items.")
@@ -87,17 +87,12 @@ def _cost(path: Path, section: dict[str, Any], before: Recommender, after: Recom
         Means of metric@k under "before" and "after"; or under "not_measured" the reason, such as that the data set is
         not there.
     """
-    from kdrec.data.base import InteractionDataModule  # here, since it imports lightning
+    from kdrec.deploy.dataset import data_of  # here, since it imports lightning
     from kdrec.evaluation.evaluate import evaluate
 
     try:
-        files.require_known_classes(section["data"], path)
-        data = files.rebuild(section["data"])
-        if not isinstance(data, InteractionDataModule):
-            raise InputError(f"{path} is damaged: {type(data).__name__} is no data set")
-        if data.split.train.digest != section["data_digest"]:
-            raise InputError("the data set is not the one that the model was trained on")
-    except (InputError, OSError, TypeError, ValueError) as error:
+        data = data_of(path, section)
+    except (OSError, ValueError) as error:  # InputError is a ValueError
         return {"not_measured": str(error).splitlines()[0].rstrip(".")}
     asked = section["evaluation"]
     options = ("val", asked["cutoffs"], asked.get("num_candidates"), data.eval_batch_size)
