@@ -89,7 +89,8 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"kdrec: unexpected {type(error).__name__}: {first}\n(--debug shows the traceback)", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
-        print(f"\n{stop or 'Stopped before anything was trained.'}", file=sys.stderr)
+        nothing = "Stopped." if args[0] in _EXTRA else "Stopped before anything was trained."
+        print(f"\n{stop if str(stop) else nothing}", file=sys.stderr)
         return 130
 
 

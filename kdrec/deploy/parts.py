@@ -35,14 +35,14 @@ class Parts:
 
     def __init__(self, output: str | Path, force: bool = False) -> None:
         self.output = Path(output)
+        if self.output.is_dir():
+            raise InputError(f"{self.output} is a folder; name a file with --output.")
         self.force = force
         self.folder = self.output.with_name(f"{self.output.name}.parts")
         self._trash = self.output.with_name(f".{self.output.name}.parts-joined")
         self._request: dict[str, Any] = {}
         self._number = 0
         shutil.rmtree(self._trash, ignore_errors=True)  # of a process that was killed at its very end
-        if self.output.is_dir():
-            raise InputError(f"{self.output} is a folder; name a file with --output.")
         if self.output.exists() and not force and not self.folder.exists():
             raise InputError(self._exists)
 
