@@ -16,6 +16,8 @@ import onnxruntime
 
 def load(folder: Path) -> dict:
     """Check every part of the export, and return its vocabulary."""
+    if not (folder / "manifest.json").is_file():
+        sys.exit(f"{folder} is no export; `kdrec export --format onnx` makes one.")
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     if (manifest["format"], manifest["kind"]) != (1, "onnx"):
         sys.exit(f"{folder} holds {manifest['kind']} in format {manifest['format']}; this program runs onnx, format 1.")

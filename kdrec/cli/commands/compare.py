@@ -95,6 +95,7 @@ def _write(report: "Report", output: Path) -> None:
         (folder / "pairs.csv").write_text(pairs_csv(report), encoding="utf-8")
         draw(report, folder)
         if output.exists():
+            (output / "latency.png").unlink(missing_ok=True)  # of other models, if none is drawn now
             for file in folder.iterdir():
                 file.replace(output / file.name)
         else:
