@@ -107,16 +107,6 @@ def compact(recommender: Recommender, bits: int | None = None) -> Compact:
     return Compact(model.eval().requires_grad_(False), tables)
 
 
-def quantized(recommender: Recommender, bits: int) -> Recommender:
-    """Return a copy of a built model whose tables are rounded (`compact`), for evaluation.
-
-    Args:
-        recommender: On the CPU; is not changed.
-        bits: 32, 16, 8 or 4.
-    """
-    return compact(recommender, bits).recommender
-
-
 def _of_vectors(users: Tensor, items: Tensor) -> BPR:
     """Return a matrix factorisation with these vectors."""
     model = BPR(users.shape[1])

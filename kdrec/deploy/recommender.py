@@ -43,6 +43,7 @@ class Deployed:
     Attributes:
         seen: Offsets (num_users + 1,) into items, and the items that users touched, those of a user together; in
             training, validation or test (a file of an older kdrec holds those of training only).
+        timed: Whether a user's items stand in the order of time.
 
     Raises:
         InputError: As `kdrec.models.checkpoint.restore`.
@@ -63,6 +64,7 @@ class Deployed:
         self._users = {name: index for index, name in enumerate(self.user_ids)}
         self._items = {name: index for index, name in enumerate(self.item_ids)}
         self.seen: tuple[Tensor, Tensor] = section["seen"]["offsets"], section["seen"]["items"]
+        self.timed = bool(section["seen"].get("timed"))
 
     # Looking up
 
@@ -107,6 +109,10 @@ class Deployed:
         """Return what a user touched, the latest last where times are known."""
         offsets, items = self.seen
         return items[offsets[user] : offsets[user + 1]].tolist()
+
+    def latest(self, user: int) -> list[int]:
+        """Return the last few of a user's `history`, the last first: a reminder of who this is."""
+        return self.history(user)[:-6:-1]
 
     def described(self, items: Sequence[int], scores: Sequence[float | None] | None = None) -> list[Item]:
         """Put ids, titles and labels to item indices."""

@@ -25,7 +25,6 @@ PATHS = {
     "/": "GET", "/health": "GET", "/metrics": "GET", "/items": "GET", "/users": "GET",
     "/recommend": "POST", "/similar": "GET or POST",
 }  # fmt: skip
-_SHOWN_HISTORY = 5
 _FOUND = 20  # names that a search gives at most
 _LAST_ANSWERS = 30  # seconds that requests in flight have left when the server is told to end
 _PAGE = Path(__file__).with_name("page.html")
@@ -93,7 +92,7 @@ class Service:
             if body.user is not None:
                 user = model.user(body.user)
                 found = model.for_user(user, body.k)
-                given = model.described(model.history(user)[: -_SHOWN_HISTORY - 1 : -1])
+                given = model.described(model.latest(user))
             else:
                 items = [model.item(name) for name in body.items or []]
                 found, given = model.for_items(items, body.k), model.described(items)

@@ -145,7 +145,8 @@ def _caption(report: Report) -> str:
     """Say what the numbers are, in lines of one sentence."""
     shares = f"Behind each number its share of {report.reference.name}'s." if len(report.models) > 1 else ""
     disk = "On disk is all of the file or folder: ids and titles too, and in a checkpoint the optimizer's state."
-    return "\n".join(filter(None, (shares, disk, report.measured)))
+    held = "The bytes of an export are those of its files; onnxruntime holds its items as floats once it is loaded."
+    return "\n".join(filter(None, (shares, disk, held, report.measured)))
 
 
 def _test_of(report: Report) -> str:

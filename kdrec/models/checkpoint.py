@@ -73,7 +73,8 @@ def describe(recommender: Recommender, train: Interactions, *held_out: Interacti
     parts = (train, *held_out)
     users, items = (np.concatenate([getattr(part, side) for part in parts]) for side in ("users", "items"))
     times = [part.timestamps for part in parts if part.timestamps is not None]
-    order = np.lexsort((items, np.concatenate(times) if len(times) == len(parts) else items, users))
+    timed = len(times) == len(parts)
+    order = np.lexsort((items, np.concatenate(times) if timed else items, users))
     offsets = np.concatenate(([0], np.cumsum(np.bincount(users, minlength=train.num_users))))
     labels = train.item_labels
     return {
@@ -85,7 +86,11 @@ def describe(recommender: Recommender, train: Interactions, *held_out: Interacti
         "item_ids": train.item_ids.tolist(),
         "item_titles": None if train.item_titles is None else train.item_titles.tolist(),
         "item_labels": None if labels is None else {"name": str(labels.name), "values": _short(labels)},
-        "seen": {"offsets": torch.from_numpy(offsets), "items": torch.from_numpy(items[order])},  # the latest last
+        "seen": {  # the latest last where times are known
+            "offsets": torch.from_numpy(offsets),
+            "items": torch.from_numpy(items[order]),
+            "timed": timed,
+        },
         "data_digest": train.digest,
         "versions": {name: version(name) for name in ("kdrec", "torch", "lightning", "numpy")}
         | {"python": platform.python_version()},

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from kdrec.deploy.compact import Compact, Table, compact, quantized
+from kdrec.deploy.compact import Compact, Table, compact
 from kdrec.errors import InputError
 from kdrec.models.base import DotProductRecommender, Recommender
 from kdrec.models.ncf import NCF
@@ -77,10 +77,12 @@ def test_layers_keep_8_bits_and_biases_all() -> None:
 
 def test_quantized_scores_are_near() -> None:
     model = bound(QuantizedBPR(16))
-    errors = [(quantized(model, bits).score_all(USERS) - model.score_all(USERS)).abs().max() for bits in (4, 8, 16)]
+    errors = [
+        (compact(model, bits).recommender.score_all(USERS) - model.score_all(USERS)).abs().max() for bits in (4, 8, 16)
+    ]
     assert errors[0] > errors[2] > 0 == errors[1]
 
 
 def test_popularity_is_a_width_of_one() -> None:
     model = bound(Popularity())
-    assert torch.allclose(quantized(model, 8).score_all(USERS), model.score_all(USERS))
+    assert torch.allclose(compact(model, 8).recommender.score_all(USERS), model.score_all(USERS))

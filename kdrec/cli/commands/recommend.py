@@ -30,7 +30,6 @@ _EXAMPLES = """examples:
   kdrec recommend --similar-to "Star Wars (1977)"          whose vectors lie nearest
   kdrec recommend --ckpt_path checkpoints/bpr/RUN/best.ckpt --user 42
 """
-_SHOWN_HISTORY = 5
 
 
 def run(args: Sequence[str]) -> int:
@@ -59,8 +58,11 @@ def run(args: Sequence[str]) -> int:
     model = Deployed(path)
     if options.user is not None:
         user = model.user(options.user)
-        asked, given = {"user": options.user}, model.described(model.history(user)[: -_SHOWN_HISTORY - 1 : -1])
-        items, heading = model.for_user(user, options.k), f"Touched last by user {options.user}"
+        asked, given = {"user": options.user}, model.described(model.latest(user))
+        items, heading = (
+            model.for_user(user, options.k),
+            f"Touched {'last ' if model.timed else ''}by user {options.user}",
+        )
     elif options.items is not None:
         indices = [model.item(name) for name in options.items]
         given, heading = model.described(indices), "Liked"
@@ -74,7 +76,8 @@ def run(args: Sequence[str]) -> int:
             _table(heading, given, model.labels_name), _table(f"Recommended by {path}", items, model.labels_name, True)
         )
     elif options.format == "json":
-        print(json.dumps({"checkpoint": str(path), **asked, "recommended": [asdict(item) for item in items]}, indent=1))
+        lists = {"given": [asdict(item) for item in given], "recommended": [asdict(item) for item in items]}
+        print(json.dumps({"checkpoint": str(path), **asked, **lists}, indent=1))
     else:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(["rank", "item", "title", model.labels_name or "labels", "score"])
