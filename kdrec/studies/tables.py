@@ -123,19 +123,15 @@ def _size_rows(study: Study, results: Results) -> list[list[str]]:
     if teachers:
         cells = [_spread(teachers, study.metric), *[""] * (len(study.methods) - 1)]
         rows.append([TEACHER, f"{teachers[0].parameters:,}", f"{teachers[0].bytes / 2**20:.2f}", *cells])
-    for student in study.students:
-        of_student = {
-            cell: result for cell, result in results.items() if cell.student == student and cell.method != TEACHER
-        }
-        if not of_student:
-            continue
-        by_method = [
-            [result for cell, result in of_student.items() if cell.method == method] for method in study.methods
-        ]
-        first = next(iter(of_student.values()))
-        share = f" ({first.bytes / teachers[0].bytes:.1%})" if teachers else ""
-        size = [f"{first.parameters:,}", f"{first.bytes / 2**20:.2f}{share}"]
-        rows.append([student, *size, *(_spread(some, study.metric) for some in by_method)])
+    students = {cell: result for cell, result in results.items() if cell.method != TEACHER}
+    sizes = dict.fromkeys((cell.student, students[cell].bytes) for cell in study.cells if cell in students)
+    for student, size in sizes:  # methods may make different sizes of one student
+        some = {cell: result for cell, result in students.items() if (cell.student, result.bytes) == (student, size)}
+        by_method = [[result for cell, result in some.items() if cell.method == method] for method in study.methods]
+        share = f" ({size / teachers[0].bytes:.1%})" if teachers else ""
+        parameters = next(iter(some.values())).parameters
+        told = [student, f"{parameters:,}", f"{size / 2**20:.2f}{share}"]
+        rows.append([*told, *(_spread(found, study.metric) for found in by_method)])
     return rows
 
 

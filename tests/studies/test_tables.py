@@ -223,6 +223,15 @@ def test_students_without_options(tmp_path: Path) -> None:
     assert pairs == [("", "FTD", "alone"), ("", "FTD", "teacher"), ("", "alone", "teacher"), ("2", "alone", "teacher")]
 
 
+def test_sizes_of_one_student_have_rows_of_their_own(tmp_path: Path) -> None:
+    cells = [cell("alone", "2"), cell("FTD", "2"), cell("HTD", "2")]
+    results = {c: finish(tmp_path, c, [n / 4, 1.0], bytes=2**20 * (1 + n % 2)) for n, c in enumerate(cells)}
+    assert parse(markdown(study_of(cells), results, tmp_path))[0][2:] == [
+        ["2", "100", "1.00", "0.5000 (1)", "-", "0.7500 (1)"],
+        ["2", "100", "2.00", "-", "0.6250 (1)", "-"],
+    ]
+
+
 def test_names_cannot_break_a_table(tmp_path: Path) -> None:
     cells = [cell("a|b", "x|y"), cell("c", "x|y")]
     results = {c: finish(tmp_path, c, [n / 4, 1.0]) for n, c in enumerate(cells)}
