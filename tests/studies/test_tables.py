@@ -210,7 +210,8 @@ def test_without_a_teacher_there_are_no_shares(tmp_path: Path) -> None:
 
 def test_students_without_options(tmp_path: Path) -> None:
     cells = [cell("teacher"), cell("alone"), cell("FTD"), cell("alone", "2")]
-    results = {c: finish(tmp_path, c, [n / 4, 1.0], 10 * (n + 1)) for n, c in enumerate(cells)}
+    sizes = [10, 20, 20, 40]
+    results = {c: finish(tmp_path, c, [n / 4, 1.0], sizes[n]) for n, c in enumerate(cells)}
     study = study_of(cells)
     assert study.students == ("", "2")
     text = markdown(study, results, tmp_path)
