@@ -46,6 +46,19 @@ def test_few_and_many_items_have_the_same_vectors_and_gradients(model: Quantized
     torch.testing.assert_close(*gradients)
 
 
+def test_training_may_see_the_floats_that_ranking_rounds(model: QuantizedBPR) -> None:
+    floats = QuantizedBPR(embedding_dim=2, bits=4, rounded_in_training=False)
+    floats.build(2, 3)
+    floats.load_state_dict(model.state_dict())
+    everybody, everything = torch.tensor([0, 1]), torch.tensor([0, 1, 2])
+    torch.testing.assert_close(floats.eval().score_all(everybody), torch.tensor(SCORES))
+    floats.train()
+    assert torch.equal(floats.user_vectors(everybody), USERS)
+    assert torch.equal(floats.item_vectors(everything), ITEMS)
+    assert torch.equal(floats.score_all(everybody), USERS @ ITEMS.T)
+    assert torch.equal(model.train().user_vectors(everybody), model.eval().user_vectors(everybody))
+
+
 def test_size(model: QuantizedBPR) -> None:
     assert model.num_bytes() == 5 * (1 + 4)  # two numbers of 4 bits and a scale, for each user and item
     assert model.num_parameters() == 10
