@@ -31,8 +31,13 @@ def new_folder(name: str) -> Path:
     return folder
 
 
-def require_writable(folder: Path) -> None:
+def require_writable(folder: Path, what: str = "Checkpoints", option: str = "--checkpoint.dirpath") -> None:
     """Try to make a folder and to write there, before anything is spent on what shall go there; leave no trace.
+
+    Args:
+        folder: The place.
+        what: Shall go there; for the message.
+        option: That names another place.
 
     Raises:
         InputError: If it cannot be made or written.
@@ -47,8 +52,8 @@ def require_writable(folder: Path) -> None:
             path.rmdir()
     except OSError as error:
         raise InputError(
-            f"Checkpoints cannot be written to {folder} ({error.strerror}); name another folder with "
-            f"--checkpoint.dirpath, or run from a folder that you may write to."
+            f"{what} cannot be written to {folder} ({error.strerror}); name another folder with {option}, or run "
+            f"from a folder that you may write to."
         ) from None
 
 

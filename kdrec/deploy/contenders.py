@@ -108,7 +108,9 @@ class OnnxExport(Contender):
                 recommender = files.rebuild(model)
                 recommender.build(said["num_users"], said["num_items"])
             sizes = {name: int(part["bytes"]) for name, part in said["files"].items()}
-        except (KeyError, TypeError, AttributeError):
+        except InputError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError):  # whatever was edited by hand
             raise InputError(f"{path} is damaged; make the export again with `kdrec export`.") from None
         self.parameters = recommender.num_parameters()
         self.bytes_of_model = sum(sizes[name] for name in sizes if name not in (artefact.VOCABULARY, artefact.SEEN))

@@ -122,6 +122,15 @@ def test_bad_input(kdrec: Kdrec, pair: tuple[str, str], options: tuple[str, ...]
     assert sorted(Path().rglob("*")) == before
 
 
+def test_an_output_that_cannot_be_written_is_found_before_the_work(kdrec: Kdrec, pair: tuple[str, str]) -> None:
+    Path("poem").write_text("There was")
+    done = kdrec("compare", *pair, "--output", "poem/inside")
+    assert done.sentence.startswith(
+        "Tables and figures cannot be written to poem (File exists); name another folder with --output"
+    )
+    assert "Ranking" not in done.error
+
+
 def test_without_its_packages(kdrec: Kdrec, pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdrec.cli.commands.compare.find_spec", lambda name: None)
     assert "This comparison needs scipy;" in kdrec("compare", *pair).sentence

@@ -62,9 +62,12 @@ def test_exports_that_are_of_no_use() -> None:
     with pytest.raises(InputError, match="and onnx for byhand/ready-made, full ranking; numbers of two protocols"):
         open_contenders([sampled, Path("onnx")])
     manifest = Path("damaged/manifest.json")
-    manifest.write_text(manifest.read_text().replace('"protocol"', '"protocoll"'))
-    with pytest.raises(InputError, match=r"^damaged is damaged; make the export again"):
-        open_contenders([path, Path("damaged")])
+    whole = manifest.read_text()
+    for said, edited in (('"protocol"', '"protocoll"'), ('"num_users": 4', '"num_users": -4')):
+        assert said in whole
+        manifest.write_text(whole.replace(said, edited))
+        with pytest.raises(InputError, match=r"^damaged is damaged; make the export again"):
+            open_contenders([path, Path("damaged")])
     Path("onnx/tables.bin").write_bytes(b"")
     with pytest.raises(InputError, match=r"tables\.bin is not what was exported"):
         open_contenders([path, Path("onnx")])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdrec.cli.options import Options
+from kdrec.cli.runs import require_writable
 from kdrec.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def run(args: Sequence[str]) -> int:
     output: Path | None = options.output
     if output and (output.exists() and not (options.force and output.is_dir())):
         raise InputError(f"{output} exists already; name another folder with --output, or give --force.")
+    if output:
+        require_writable(output.parent, "Tables and figures", "--output")
     needed = ["scipy"] * (len(options.files) > 1 or bool(options.reference)) + ["matplotlib"] * bool(output)
     if missing := [name for name in needed if find_spec(name) is None]:  # before minutes are spent
         raise InputError(
