@@ -241,8 +241,7 @@ def test_what_inference_mode_held_may_be_trained_through() -> None:
     frozen = bound().requires_grad_(False)
     with torch.inference_mode():
         frozen.item_vectors(torch.arange(13))
-    weights = torch.ones(9, 4, requires_grad=True)
-    (frozen.user_vectors(torch.arange(9)) * weights).sum().backward()
+    (frozen.encode_catalogue() * torch.ones(4, requires_grad=True)).sum().backward()
 
 
 # Copies, files, other precisions
