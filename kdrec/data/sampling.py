@@ -71,7 +71,8 @@ class NegativeSampler:
         """
         free = self._free[users].unsqueeze(1)
         # float64 keeps 53 bits, so the bias against a uniform integer is below num_items / 2**53
-        chance = torch.rand((len(users), num_negatives), dtype=torch.float64, generator=generator)
+        shape = len(users), num_negatives
+        chance = torch.rand(shape, dtype=torch.float64, generator=generator, device=generator.device)
         rank = (chance * free).long().clamp_(max=free - 1)
         query = (users * self._stride).unsqueeze(1) + rank
         return rank + torch.searchsorted(self._keys, query, right=True) - self._offsets[users].unsqueeze(1)

@@ -82,7 +82,7 @@ def pool_length(train: Interactions, wanted: int, side: Side = "users") -> int:
 
 
 class ListSampler:
-    """Draw interesting and uninteresting partners for everybody at once.
+    """Draw interesting and uninteresting partners for everybody at once, on the CPU.
 
     Args:
         lists: (n, length), the teacher's, best first.
@@ -109,14 +109,15 @@ class ListSampler:
         """
         if temperature is None:
             return self.lists[:, :number]
-        ranks = torch.arange(1, self.lists.shape[1] + 1)
-        noise = torch.empty(self.lists.shape).exponential_().log_().neg_()  # Gumbel's: the largest sums are such a draw
+        ranks = torch.arange(1, self.lists.shape[1] + 1, device="cpu")
+        # Gumbel's noise: the largest sums are such a draw
+        noise = torch.empty(self.lists.shape, device="cpu").exponential_().log_().neg_()
         places = (noise - ranks / temperature).topk(number).indices.sort(1).values
         return self.lists.gather(1, places)
 
     def uninteresting(self, number: int) -> Tensor:
         """Return (n, number), drawn uniformly with replacement outside the lists and the training data."""
-        return self._others.draw(torch.arange(len(self.lists)), number, torch.default_generator)
+        return self._others.draw(torch.arange(len(self.lists), device="cpu"), number, torch.default_generator)
 
 
 @torch.no_grad()

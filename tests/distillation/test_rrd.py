@@ -134,3 +134,14 @@ def test_every_user_of_a_batch_counts_once() -> None:
 def test_bad_options(options: dict[str, object], complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
         RRD(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sampling", ["none", "rank"])
+def test_lists_are_drawn_on_the_cpu_whatever_the_default_device_is(sampling: str) -> None:
+    train = generate(num_users=12, num_items=60)
+    teacher = BPR(9)
+    teacher.bind(train)
+    with torch.device("meta"):  # Lightning builds models on the device where they will be
+        distiller = RRD(list_length=50, sampling=sampling)  # type: ignore[arg-type]
+        distiller.bind(teacher, Teacher(teacher), train)
+    assert (distiller.interesting.device.type, distiller.uninteresting.device.type) == ("cpu", "cpu")
