@@ -18,11 +18,13 @@ from kdrec.models.base import Recommender
 class SoftmaxKD(Distiller):
     """Make the student's distribution over items that of the teacher over the teacher's best items.
 
-    For every user of a batch, once: the cross-entropy -sum_k q_k log p_k, where q is the softmax of the teacher's
-    scores over the first items of its list, and p the student's softmax, over these items or the whole catalogue.
+    For every pair of a batch: the cross-entropy -sum_k q_k log p_k of its user, where q is the softmax of the teacher's
+    scores over the first items of its list, and p the student's softmax, over these items or the whole catalogue. So a
+    user counts as often as in the ranking loss, and is computed once a batch; with ``samples: histories`` of the data
+    module once an epoch.
 
     Args:
-        weight: Factor of the loss; it is a sum over the users of a batch.
+        weight: Factor of the loss; it is a sum over the pairs of a batch.
         num_items: Of the teacher's list, which holds no training items.
         temperature: Both models' scores are divided by it.
         over: "list" compares the items of the list with each other only. "catalogue" compares them with all that the
@@ -67,7 +69,7 @@ class SoftmaxKD(Distiller):
 
     def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
         """As `Distiller.forward`; one term, ``softmax_kd``."""
-        users = torch.unique(batch.users)
+        users, counts = torch.unique(batch.users, return_counts=True)
         items, targets = self.items.index_select(0, users), self.targets.index_select(0, users)
         if self.over == "list":
             scores = student.score(users, items) / self.temperature
@@ -77,4 +79,4 @@ class SoftmaxKD(Distiller):
             scores = whole.gather(1, items)
             seen = self._hidden.to(whole.device).of(users)
             of_all = torch.logsumexp(whole.index_put(seen, whole.new_full((), -torch.inf)), dim=1)
-        return {"softmax_kd": self.weight * (of_all - (targets * scores).sum(1)).sum()}
+        return {"softmax_kd": self.weight * (counts * (of_all - (targets * scores).sum(1))).sum()}
