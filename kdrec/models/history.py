@@ -39,17 +39,13 @@ class HistoryRecommender(Recommender):
 
     def require_sound(self) -> None:
         """As `Recommender.require_sound`."""
-        offsets, items = self.history_offsets, self.history_items
-        if (
-            len(offsets) != self.num_users + 1
-            or (int(offsets[0]), int(offsets[-1])) != (0, len(items))
-            or bool((offsets.diff() < 0).any() or ((items < 0) | (items >= self.num_items)).any())
-        ):
+        if not are_lists(self.history_offsets, self.history_items, self.num_users, self.num_items):
             raise ValueError("its histories are not those of its users and items")
 
     def histories(self, users: Tensor) -> tuple[Tensor, Tensor]:
         """Return (offsets, items) of users (B,) int64."""
-        return sets_of(users, self.history_offsets, self.history_items)
+        offsets, places = places_of(users, self.history_offsets)
+        return offsets, self.history_items[places]
 
     def audience(self) -> tuple[Tensor, Tensor]:
         """Return the histories by item: offsets (num_items + 1,) and the users who touched each, ascending."""
@@ -76,15 +72,26 @@ class HistoryRecommender(Recommender):
         return self.score_histories(*self.histories(users), catalogue)
 
 
-def sets_of(indices: Tensor, offsets: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the sets with some indices, as (offsets, members).
+def places_of(indices: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the members of some of many sets, which stand together, set after set.
 
     Args:
-        indices: (B,) int64.
+        indices: (B,) int64, the sets.
         offsets: (R + 1,) int64; the members of set r stand at ``offsets[r]`` up to ``offsets[r + 1]``.
-        members: (n,) int64.
+
+    Returns:
+        (offsets (B + 1,) into the places, places (n,)).
     """
     starts, counts = offsets[indices], offsets.diff()[indices]
     chosen = torch.cat((counts.new_zeros(1), counts.cumsum(0)))
     places = torch.arange(int(chosen[-1]), device=indices.device)
-    return chosen, members[places + torch.repeat_interleave(starts - chosen[:-1], counts)]
+    return chosen, places + torch.repeat_interleave(starts - chosen[:-1], counts)
+
+
+def are_lists(offsets: Tensor, items: Tensor, num_users: int, num_items: int) -> bool:
+    """Whether these can be a list of items for each user: offsets (num_users + 1,), items (n,)."""
+    return (
+        len(offsets) == num_users + 1
+        and (int(offsets[0]), int(offsets[-1])) == (0, len(items))
+        and bool((offsets.diff() >= 0).all() and ((items >= 0) & (items < num_items)).all())
+    )

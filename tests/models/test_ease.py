@@ -1,17 +1,14 @@
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from kdrec.data.interactions import Interactions
 from kdrec.errors import InputError
 from kdrec.models import ease
 from kdrec.models.ease import EASE
 from tests.generated import generate
+from tests.memory import Largest
 
 FEW_USERS, FEW_ITEMS = generate(num_users=12, num_items=40), generate(num_users=40, num_items=13)
 both_forms = pytest.mark.parametrize("train", [FEW_USERS, FEW_ITEMS], ids=["few users", "few items"])
@@ -76,22 +73,11 @@ def test_an_item_that_nobody_touched_gets_no_score() -> None:
     assert scores[1, 0] > 0
 
 
-class _Largest(TorchDispatchMode):
-    """Note the numbers of the largest tensor that an operation returns."""
-
-    size = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        self.size = max(self.size, *(part.numel() for part in tree_leaves(found) if isinstance(part, Tensor)), 0)
-        return found
-
-
 def test_no_table_of_items_by_items_is_ever_built() -> None:
     ids = np.arange(20).astype(str), np.arange(3000).astype(str)
     users, items = np.divmod(np.arange(20 * 150), 150)
     train = Interactions(users, (items + 149 * users) % 3000, *ids)
-    with _Largest() as seen:
+    with Largest() as seen:
         model = fitted(train, 10.0)
         catalogue = model.encode_catalogue()
         model.score_all(torch.arange(5), catalogue)
