@@ -1,6 +1,7 @@
 """Models that know a user by what they touched: they serve a stranger with a history as they serve anybody."""
 
 from abc import abstractmethod
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,13 +44,18 @@ class HistoryRecommender(Recommender):
 
     def histories(self, users: Tensor) -> tuple[Tensor, Tensor]:
         """Return (offsets, items) of users (B,) int64."""
-        starts, counts = self.history_offsets[users], self.history_offsets.diff()[users]
-        offsets = torch.cat((counts.new_zeros(1), counts.cumsum(0)))
-        places = torch.arange(int(offsets[-1]), device=users.device)
-        return offsets, self.history_items[places + torch.repeat_interleave(starts - offsets[:-1], counts)]
+        offsets, places = places_of(users, self.history_offsets)
+        return offsets, self.history_items[places]
+
+    def audience(self) -> tuple[Tensor, Tensor]:
+        """Return the histories by item: offsets (num_items + 1,) and the users who touched each, ascending."""
+        users = torch.repeat_interleave(self.history_offsets.diff())
+        items, order = self.history_items.sort(stable=True)
+        counts = torch.bincount(items, minlength=self.num_items)
+        return torch.cat((counts.new_zeros(1), counts.cumsum(0))), users[order]
 
     @abstractmethod
-    def score_histories(self, offsets: Tensor, items: Tensor, catalogue: Tensor | None = None) -> Tensor:
+    def score_histories(self, offsets: Tensor, items: Tensor, catalogue: Any = None) -> Tensor:
         """Score the whole catalogue for anybody with a history.
 
         Args:
@@ -61,15 +67,25 @@ class HistoryRecommender(Recommender):
             (B, num_items); an empty history gets scores too, the same for everybody.
         """
 
-    def score_all(self, users: Tensor, catalogue: Tensor | None = None) -> Tensor:
+    def score_all(self, users: Tensor, catalogue: Any = None) -> Tensor:
         """As `Recommender.score_all`."""
         return self.score_histories(*self.histories(users), catalogue)
 
-    def score(self, users: Tensor, items: Tensor) -> Tensor:
-        """As `Recommender.score`, by way of the whole catalogue, once for each user."""
-        unique, rows = torch.unique(users, return_inverse=True)
-        whole = self.score_all(unique)
-        return whole[rows if items.dim() == 1 else rows.unsqueeze(1), items]
+
+def places_of(indices: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the members of some of many sets, which stand together, set after set.
+
+    Args:
+        indices: (B,) int64, the sets.
+        offsets: (R + 1,) int64; the members of set r stand at ``offsets[r]`` up to ``offsets[r + 1]``.
+
+    Returns:
+        (offsets (B + 1,) into the places, places (n,)).
+    """
+    starts, counts = offsets[indices], offsets.diff()[indices]
+    chosen = torch.cat((counts.new_zeros(1), counts.cumsum(0)))
+    places = torch.arange(int(chosen[-1]), device=indices.device)
+    return chosen, places + torch.repeat_interleave(starts - chosen[:-1], counts)
 
 
 def are_lists(offsets: Tensor, items: Tensor, num_users: int, num_items: int) -> bool:
