@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from kdrec.data.interactions import Interactions
-from kdrec.models.base import Recommender
+from kdrec.models.base import DotProductRecommender, Recommender
+
+_BLOCK = 1024  # users whose vectors are computed together, so that activations stay small
 
 
 class HistoryRecommender(Recommender):
@@ -75,3 +77,21 @@ class HistoryRecommender(Recommender):
         unique, rows = torch.unique(users, return_inverse=True)
         whole = self.score_all(unique)
         return whole[rows if items.dim() == 1 else rows.unsqueeze(1), items]
+
+
+class HistoryDotProductRecommender(DotProductRecommender, HistoryRecommender):
+    """A recommender that makes a user's vector of their history, and scores by dot products with the items'."""
+
+    @abstractmethod
+    def history_vectors(self, offsets: Tensor, items: Tensor) -> Tensor:
+        """Return the vectors of anybody with a history: (B + 1,) and (n,) int64 -> (B, d)."""
+
+    def user_vectors(self, users: Tensor) -> Tensor:
+        """As `Recommender.user_vectors`; each user's history is read once, however often ``users`` names them."""
+        unique, rows = torch.unique(users, return_inverse=True)
+        blocks = [self.history_vectors(*self.histories(some)) for some in unique.split(_BLOCK)]
+        return torch.cat(blocks).index_select(0, rows)
+
+    def score_histories(self, offsets: Tensor, items: Tensor, catalogue: Tensor | None = None) -> Tensor:
+        """As `HistoryRecommender.score_histories`."""
+        return self.history_vectors(offsets, items) @ (self.encode_catalogue() if catalogue is None else catalogue).T
