@@ -51,9 +51,7 @@ class HistoryRecommender(Recommender):
     def histories(self, users: Tensor) -> tuple[Tensor, Tensor]:
         """Return (offsets, items) of users (B,) int64."""
         starts, counts = self.history_offsets[users], self.history_offsets.diff()[users]
-        offsets = torch.cat((counts.new_zeros(1), counts.cumsum(0)))
-        places = torch.arange(int(offsets[-1]), device=users.device)
-        return offsets, self.history_items[places + torch.repeat_interleave(starts - offsets[:-1], counts)]
+        return torch.cat((counts.new_zeros(1), counts.cumsum(0))), self.history_items[spans(starts, counts)]
 
     @abstractmethod
     def score_histories(self, offsets: Tensor, items: Tensor, catalogue: Tensor | None = None) -> Tensor:
@@ -95,3 +93,21 @@ class HistoryDotProductRecommender(DotProductRecommender, HistoryRecommender):
     def score_histories(self, offsets: Tensor, items: Tensor, catalogue: Tensor | None = None) -> Tensor:
         """As `HistoryRecommender.score_histories`."""
         return self.history_vectors(offsets, items) @ (self.encode_catalogue() if catalogue is None else catalogue).T
+
+
+def spans(starts: Tensor, counts: Tensor) -> Tensor:
+    """Return the indices ``starts[b] + 0, 1, ... counts[b] - 1`` of all rows, one row behind the other.
+
+    Args:
+        starts: (B,) int64.
+        counts: (B,) int64.
+
+    Returns:
+        (counts.sum(),) int64.
+
+    Example:
+        >>> spans(torch.tensor([7, 1, 4]), torch.tensor([2, 0, 3])).tolist()
+        [7, 8, 4, 5, 6]
+    """
+    shifts = torch.repeat_interleave(starts - counts.cumsum(0) + counts, counts)
+    return shifts + torch.arange(len(shifts), device=starts.device)
