@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from kdrec.data.interactions import Interactions
-from kdrec.models.base import Recommender
+from kdrec.models.base import DotProductRecommender, Recommender
+
+_BLOCK = 1024  # users whose vectors are computed together, so that activations stay small
 
 
 class HistoryRecommender(Recommender):
@@ -83,9 +85,43 @@ def places_of(indices: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         (offsets (B + 1,) into the places, places (n,)).
     """
     starts, counts = offsets[indices], offsets.diff()[indices]
-    chosen = torch.cat((counts.new_zeros(1), counts.cumsum(0)))
-    places = torch.arange(int(chosen[-1]), device=indices.device)
-    return chosen, places + torch.repeat_interleave(starts - chosen[:-1], counts)
+    return torch.cat((counts.new_zeros(1), counts.cumsum(0))), spans(starts, counts)
+
+
+class HistoryDotProductRecommender(DotProductRecommender, HistoryRecommender):
+    """A recommender that makes a user's vector of their history, and scores by dot products with the items'."""
+
+    @abstractmethod
+    def history_vectors(self, offsets: Tensor, items: Tensor) -> Tensor:
+        """Return the vectors of anybody with a history: (B + 1,) and (n,) int64 -> (B, d)."""
+
+    def user_vectors(self, users: Tensor) -> Tensor:
+        """As `Recommender.user_vectors`; each user's history is read once, however often ``users`` names them."""
+        unique, rows = torch.unique(users, return_inverse=True)
+        blocks = [self.history_vectors(*self.histories(some)) for some in unique.split(_BLOCK)]
+        return torch.cat(blocks).index_select(0, rows)
+
+    def score_histories(self, offsets: Tensor, items: Tensor, catalogue: Tensor | None = None) -> Tensor:
+        """As `HistoryRecommender.score_histories`."""
+        return self.history_vectors(offsets, items) @ (self.encode_catalogue() if catalogue is None else catalogue).T
+
+
+def spans(starts: Tensor, counts: Tensor) -> Tensor:
+    """Return the indices ``starts[b] + 0, 1, ... counts[b] - 1`` of all rows, one row behind the other.
+
+    Args:
+        starts: (B,) int64.
+        counts: (B,) int64.
+
+    Returns:
+        (counts.sum(),) int64.
+
+    Example:
+        >>> spans(torch.tensor([7, 1, 4]), torch.tensor([2, 0, 3])).tolist()
+        [7, 8, 4, 5, 6]
+    """
+    shifts = torch.repeat_interleave(starts - counts.cumsum(0) + counts, counts)
+    return shifts + torch.arange(len(shifts), device=starts.device)
 
 
 def are_lists(offsets: Tensor, items: Tensor, num_users: int, num_items: int) -> bool:
