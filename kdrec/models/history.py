@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from kdrec.data.interactions import Interactions
+from kdrec.models.bags import places_of
 from kdrec.models.base import Recommender
 
 
@@ -48,10 +49,8 @@ class HistoryRecommender(Recommender):
 
     def histories(self, users: Tensor) -> tuple[Tensor, Tensor]:
         """Return (offsets, items) of users (B,) int64."""
-        starts, counts = self.history_offsets[users], self.history_offsets.diff()[users]
-        offsets = torch.cat((counts.new_zeros(1), counts.cumsum(0)))
-        places = torch.arange(int(offsets[-1]), device=users.device)
-        return offsets, self.history_items[places + torch.repeat_interleave(starts - offsets[:-1], counts)]
+        offsets, places = places_of(self.history_offsets, users)
+        return offsets, self.history_items[places]
 
     @abstractmethod
     def score_histories(self, offsets: Tensor, items: Tensor, catalogue: Tensor | None = None) -> Tensor:
