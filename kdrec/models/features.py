@@ -158,7 +158,11 @@ class FeatureRecommender(Recommender):
 
     @abstractmethod
     def build_tables(self) -> None:
-        """Create tables and layers, all of them submodules, with fresh weights, for the features that are kept now."""
+        """Create tables and layers with fresh weights for the features that are kept now.
+
+        They are submodules, the same ones whatever the features; what is there only for some is one level deeper, such
+        as in a ModuleDict, since torch has looked for the names of a file's submodules before this.
+        """
 
     def num_features(self, side: str) -> int:
         """How many features "user" or "item" has."""
