@@ -1,7 +1,6 @@
 """Side features of users and items: from the columns of a table to tensors, and a base for models that read them."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -72,48 +71,6 @@ def encode(table: pd.DataFrame, min_frequency: int = 2, num_buckets: int = 10) -
     )
 
 
-def features_of(
-    model: str, train: Interactions, sides: Sequence[str], min_frequency: int, num_buckets: int
-) -> list[Features]:
-    """Encode the tables that a model reads.
-
-    Args:
-        model: Its name, for messages.
-        train: The training data.
-        sides: Of "user" and "item".
-        min_frequency: As `encode`.
-        num_buckets: As `encode`.
-
-    Returns:
-        The features of each side; `NO_FEATURES` where the data has none.
-
-    Raises:
-        InputError: If no side has any.
-    """
-    tables = [getattr(train, f"{side}_features") for side in sides]
-    named = " or ".join(f"{side}s" for side in sides)
-    if all(table is None for table in tables):
-        raise InputError(
-            f"{model} reads features of {named} and this data has none; take data that has some, such as MovieLens100K "
-            f"or CiteULike, or a model that needs none, such as BPR."
-        )
-    found = [NO_FEATURES if table is None else encode(table, min_frequency, num_buckets) for table in tables]
-    if not any(len(features.fields) for features in found):
-        raise InputError(
-            f"{model} reads features of {named} and {min_frequency} of them never share one; lower min_frequency."
-        )
-    return found
-
-
-def require_encoding(model: str, min_frequency: int, num_buckets: int) -> None:
-    """Raise InputError if the options of `encode` are out of range."""
-    if min_frequency < 1 or num_buckets < 2:
-        raise InputError(
-            f"{model}: min_frequency is {min_frequency} and num_buckets is {num_buckets}; "
-            f"they must be at least 1 and 2."
-        )
-
-
 class FeatureRecommender(Recommender):
     """A recommender that reads side features, which it keeps, so that a checkpoint needs no data.
 
@@ -124,6 +81,9 @@ class FeatureRecommender(Recommender):
         min_frequency: As `encode`.
         num_buckets: As `encode`.
 
+    Raises:
+        InputError: If one of them is too small.
+
     Attributes:
         sides: Whose features it reads; at least one of these sides must have some.
     """
@@ -132,7 +92,11 @@ class FeatureRecommender(Recommender):
 
     def __init__(self, min_frequency: int, num_buckets: int) -> None:
         super().__init__()
-        require_encoding(type(self).__name__, min_frequency, num_buckets)
+        if min_frequency < 1 or num_buckets < 2:
+            raise InputError(
+                f"{type(self).__name__}: min_frequency is {min_frequency} and num_buckets is {num_buckets}; "
+                f"they must be at least 1 and 2."
+            )
         self.min_frequency = min_frequency
         self.num_buckets = num_buckets
 
@@ -149,8 +113,7 @@ class FeatureRecommender(Recommender):
         Raises:
             InputError: If the data has none.
         """
-        name = type(self).__name__
-        found = features_of(name, train, self.sides, self.min_frequency, self.num_buckets)
+        found = self._encoded(train)
         super().bind(train)
         for side, features in zip(self.sides, found, strict=True):
             self._keep_features(side, features)
@@ -213,6 +176,21 @@ class FeatureRecommender(Recommender):
                 or bool((offsets.diff() < 0).any() or ((indices < 0) | (indices >= len(fields))).any())
             ):
                 raise ValueError(f"its features are not those of its {side}s")
+
+    def _encoded(self, train: Interactions) -> list[Features]:
+        """Encode each side's table."""
+        reads = f"{type(self).__name__} reads features of {' or '.join(f'{side}s' for side in self.sides)}"
+        tables = [getattr(train, f"{side}_features") for side in self.sides]
+        if all(table is None for table in tables):
+            raise InputError(
+                f"{reads} and this data has none; take data that has some, such as MovieLens100K or CiteULike, or a "
+                f"model that needs none, such as BPR."
+            )
+        encoding = self.min_frequency, self.num_buckets
+        found = [NO_FEATURES if table is None else encode(table, *encoding) for table in tables]
+        if not any(len(features.fields) for features in found):
+            raise InputError(f"{reads} and {self.min_frequency} of them never share one; lower min_frequency.")
+        return found
 
     def _keep_features(self, side: str, features: Features) -> None:
         self.keep(**{f"{side}_feature_{part}": tensor for part, tensor in features._asdict().items()})

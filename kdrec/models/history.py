@@ -39,6 +39,7 @@ class HistoryRecommender(Recommender):
 
     def require_sound(self) -> None:
         """As `Recommender.require_sound`."""
+        super().require_sound()
         offsets, items = self.history_offsets, self.history_items
         if (
             len(offsets) != self.num_users + 1
