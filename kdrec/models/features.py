@@ -13,6 +13,7 @@ from kdrec.data.interactions import Interactions
 from kdrec.errors import InputError
 from kdrec.models.bags import places_of
 from kdrec.models.base import Recommender
+from kdrec.models.history import are_lists
 
 
 class Features(NamedTuple):
@@ -170,11 +171,7 @@ class FeatureRecommender(Recommender):
         super().require_sound()
         for side in self.sides:
             offsets, indices, fields = self.features(side)
-            if (
-                len(offsets) != self.num_entities(side) * self.num_fields(side) + 1
-                or (int(offsets[0]), int(offsets[-1])) != (0, len(indices))
-                or bool((offsets.diff() < 0).any() or ((indices < 0) | (indices >= len(fields))).any())
-            ):
+            if not are_lists(offsets, indices, self.num_entities(side) * self.num_fields(side), len(fields)):
                 raise ValueError(f"its features are not those of its {side}s")
 
     def _encoded(self, train: Interactions) -> list[Features]:

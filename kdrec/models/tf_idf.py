@@ -30,11 +30,11 @@ def tf_idf(features: Features, num_entities: int) -> Tensor:
         >>> [round(weight, 3) for weight in tf_idf(genres, 3).tolist()]  # log(1 + 3 / 2) and log(1 + 3), scaled; 1
         [0.551, 0.834, 1.0]
     """
-    counts = features.offsets.diff().view(num_entities, -1).sum(1)
-    rows = torch.repeat_interleave(torch.arange(num_entities), counts)
+    counts, device = features.offsets.diff().view(num_entities, -1).sum(1), features.offsets.device
+    rows = torch.repeat_interleave(torch.arange(num_entities, device=device), counts)
     frequency = torch.bincount(features.indices, minlength=len(features.fields))
     weights = torch.log1p(num_entities / frequency.double())[features.indices]
-    lengths = torch.zeros(num_entities, dtype=torch.float64).index_add_(0, rows, weights.square()).sqrt()
+    lengths = torch.zeros(num_entities, dtype=torch.float64, device=device).index_add_(0, rows, weights.square()).sqrt()
     return (weights / lengths[rows]).float()
 
 
