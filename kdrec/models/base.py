@@ -23,11 +23,13 @@ class Recommender(nn.Module, ABC):
         num_users: Rows of the user table; 0 before `build`.
         num_items: Rows of the item table; 0 before `build`.
         has_vectors: Whether users and items have vectors that vector methods can read.
+        predicts_clicks: Whether its scores are logits of clicks, so that AUC and log-loss say something of it.
     """
 
     num_users: int = 0
     num_items: int = 0
     has_vectors: ClassVar[bool] = True
+    predicts_clicks: ClassVar[bool] = False
     _kept: tuple[str, ...] = ()
 
     @property

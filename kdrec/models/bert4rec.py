@@ -7,7 +7,8 @@ from torch.nn import functional
 from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
 from kdrec.errors import InputError
-from kdrec.models.history import HistoryDotProductRecommender, spans
+from kdrec.models.bags import spans
+from kdrec.models.history import HistoryDotProductRecommender
 
 
 class BERT4Rec(HistoryDotProductRecommender):

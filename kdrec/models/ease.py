@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from kdrec.data.interactions import Interactions
 from kdrec.errors import InputError
-from kdrec.models.history import HistoryRecommender, places_of
+from kdrec.models.bags import places_of
+from kdrec.models.history import HistoryRecommender
 
 _ROWS = 256  # of the Gram matrix that are counted at once
 _PAIRS = 1024  # of an item and a user that are worked on at once, each with all users of the item
@@ -75,7 +76,7 @@ class EASE(HistoryRecommender):
         if self._by_users:
             items, sums = torch.repeat_interleave(offsets.diff()), torch.zeros(self.num_items).double()
             for some in torch.arange(len(users)).split(_PAIRS):
-                ends, places = places_of(items[some], offsets)
+                ends, places = places_of(offsets, items[some])
                 values = inverse[torch.repeat_interleave(users[some], ends.diff()), users[places]]
                 sums.index_add_(0, torch.repeat_interleave(items[some], ends.diff()), values)
             self.diagonal.copy_(1 - sums)  # sums of M over all pairs of an item's users

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kdrec.data.interactions import Interactions
+from kdrec.models.bags import are_lists, places_of
 from kdrec.models.base import DotProductRecommender, Recommender
 
 _BLOCK = 1024  # users whose vectors are computed together, so that activations stay small
@@ -41,12 +42,13 @@ class HistoryRecommender(Recommender):
 
     def require_sound(self) -> None:
         """As `Recommender.require_sound`."""
+        super().require_sound()
         if not are_lists(self.history_offsets, self.history_items, self.num_users, self.num_items):
             raise ValueError("its histories are not those of its users and items")
 
     def histories(self, users: Tensor) -> tuple[Tensor, Tensor]:
         """Return (offsets, items) of users (B,) int64."""
-        offsets, places = places_of(users, self.history_offsets)
+        offsets, places = places_of(self.history_offsets, users)
         return offsets, self.history_items[places]
 
     def audience(self) -> tuple[Tensor, Tensor]:
@@ -74,20 +76,6 @@ class HistoryRecommender(Recommender):
         return self.score_histories(*self.histories(users), catalogue)
 
 
-def places_of(indices: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the members of some of many sets, which stand together, set after set.
-
-    Args:
-        indices: (B,) int64, the sets.
-        offsets: (R + 1,) int64; the members of set r stand at ``offsets[r]`` up to ``offsets[r + 1]``.
-
-    Returns:
-        (offsets (B + 1,) into the places, places (n,)).
-    """
-    starts, counts = offsets[indices], offsets.diff()[indices]
-    return torch.cat((counts.new_zeros(1), counts.cumsum(0))), spans(starts, counts)
-
-
 class HistoryDotProductRecommender(DotProductRecommender, HistoryRecommender):
     """A recommender that makes a user's vector of their history, and scores by dot products with the items'."""
 
@@ -104,30 +92,3 @@ class HistoryDotProductRecommender(DotProductRecommender, HistoryRecommender):
     def score_histories(self, offsets: Tensor, items: Tensor, catalogue: Tensor | None = None) -> Tensor:
         """As `HistoryRecommender.score_histories`."""
         return self.history_vectors(offsets, items) @ (self.encode_catalogue() if catalogue is None else catalogue).T
-
-
-def spans(starts: Tensor, counts: Tensor) -> Tensor:
-    """Return the indices ``starts[b] + 0, 1, ... counts[b] - 1`` of all rows, one row behind the other.
-
-    Args:
-        starts: (B,) int64.
-        counts: (B,) int64.
-
-    Returns:
-        (counts.sum(),) int64.
-
-    Example:
-        >>> spans(torch.tensor([7, 1, 4]), torch.tensor([2, 0, 3])).tolist()
-        [7, 8, 4, 5, 6]
-    """
-    shifts = torch.repeat_interleave(starts - counts.cumsum(0) + counts, counts)
-    return shifts + torch.arange(len(shifts), device=starts.device)
-
-
-def are_lists(offsets: Tensor, items: Tensor, num_users: int, num_items: int) -> bool:
-    """Whether these can be a list of items for each user: offsets (num_users + 1,), items (n,)."""
-    return (
-        len(offsets) == num_users + 1
-        and (int(offsets[0]), int(offsets[-1])) == (0, len(items))
-        and bool((offsets.diff() >= 0).all() and ((items >= 0) & (items < num_items)).all())
-    )

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from kdrec.data.interactions import Interactions
 from kdrec.errors import InputError
-from kdrec.models.history import HistoryRecommender, are_lists, places_of
+from kdrec.models.bags import are_lists, places_of
+from kdrec.models.history import HistoryRecommender
 
 _PAIRS = 1 << 22  # of items that a user touched both, counted at once
 
@@ -74,9 +75,9 @@ class ItemKNN(HistoryRecommender):
 
     def _nearest(self, some: Tensor, offsets: Tensor, users: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return (items, neighbours, similarities), each (n,), of some items; the rest is the audience of all."""
-        ends, places = places_of(some, offsets)
+        ends, places = places_of(offsets, some)
         items, fans = torch.repeat_interleave(some, ends.diff()), users[places]
-        ends, places = places_of(fans, self.history_offsets)
+        ends, places = places_of(self.history_offsets, fans)
         pairs = torch.repeat_interleave(items, ends.diff()) * self.num_items + self.history_items[places]
         pairs, common = pairs.unique(return_counts=True)
         items, others = pairs // self.num_items, pairs % self.num_items
@@ -103,7 +104,7 @@ class ItemKNN(HistoryRecommender):
     def score_histories(self, offsets: Tensor, items: Tensor, catalogue: Any = None) -> Tensor:
         """As `HistoryRecommender.score_histories`; an empty history gets zeros."""
         rows = torch.repeat_interleave(offsets.diff())
-        ends, places = places_of(items, self.neighbour_offsets)
+        ends, places = places_of(self.neighbour_offsets, items)
         scores = self.similarities.new_zeros(len(offsets) - 1, self.num_items)
         targets = torch.repeat_interleave(rows, ends.diff()), self.neighbours[places].long()
         return scores.index_put_(targets, self.similarities[places], accumulate=True)

@@ -9,9 +9,9 @@ from torch.autograd.function import once_differentiable
 
 from kdrec.data.interactions import Interactions
 from kdrec.errors import InputError
+from kdrec.models.bags import are_lists
 from kdrec.models.base import DotProductRecommender
 from kdrec.models.graph import Graph
-from kdrec.models.history import are_lists
 
 
 class _Propagated(NamedTuple):
