@@ -53,7 +53,7 @@ def held(kind: str, architecture: type[Recommender]) -> bool:
     """Whether a format must be able to hold an architecture."""
     if issubclass(architecture, DotProductRecommender):
         return True
-    return kind == "safetensors" or (architecture is NCF and kind in ("onnx", "torch_export"))
+    return kind == "safetensors" or (issubclass(architecture, NCF) and kind in ("onnx", "torch_export"))
 
 
 CASES = [
@@ -146,7 +146,7 @@ def test_safetensors_need_numpy_alone(bits: int, tmp_path: Path) -> None:
     [
         ("faiss", "A Neighbours scores by no dot products, so a faiss index would find other items than it does"),
         ("usearch", "A Neighbours scores by no dot products, so a usearch index would find other items than it does"),
-        ("onnx", "There is no ONNX graph for a Neighbours: it scores by no dot products and is no NCF"),
+        ("onnx", "There is no ONNX graph for a Neighbours: it scores by no dot products, and is neither NCF nor NeuMF"),
         ("torch_export", "A Neighbours does not become a torch program: torch.export cannot follow what it does"),
     ],
 )
