@@ -1,6 +1,6 @@
 """Generated data with a planted structure, so that tests need no files and a model has something to learn."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -76,8 +76,9 @@ class GeneratedDataModule(InteractionDataModule):
         batch_size: int = 1024,
         num_negatives: int = 1,
         eval_batch_size: int = 256,
+        samples: Literal["pairs", "users"] = "pairs",
     ) -> None:
-        super().__init__(root, splitter, batch_size, num_negatives, eval_batch_size)
+        super().__init__(root, splitter, batch_size, num_negatives, eval_batch_size, samples)
         self.num_users = num_users
         self.num_items = num_items
         self.seed = seed

@@ -49,6 +49,7 @@ class CiteULike(InteractionDataModule):
         batch_size: Training pairs a step and process.
         num_negatives: Items drawn for each training pair, fresh every epoch.
         eval_batch_size: Users ranked at once; bounds the memory of an evaluation.
+        samples: What an epoch draws once: "pairs", or "users", each with one of their items by chance.
 
     References:
         Wang, Chen and Li: Collaborative Topic Regression with Social Regularization for Tag Recommendation, IJCAI 2013.
@@ -65,8 +66,9 @@ class CiteULike(InteractionDataModule):
         batch_size: int = 1024,
         num_negatives: int = 1,
         eval_batch_size: int = 256,
+        samples: Literal["pairs", "users"] = "pairs",
     ) -> None:
-        super().__init__(root, splitter, batch_size, num_negatives, eval_batch_size)
+        super().__init__(root, splitter, batch_size, num_negatives, eval_batch_size, samples)
         self.variant = variant
         self.name = f"citeulike-{variant}"
 

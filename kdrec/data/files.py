@@ -1,6 +1,7 @@
 """Your own interactions: one file to be cut, or files that are cut already."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -35,6 +36,7 @@ class InteractionFiles(InteractionDataModule):
         batch_size: Training pairs a step and process.
         num_negatives: Items drawn for each training pair, fresh every epoch.
         eval_batch_size: Users ranked at once; bounds the memory of an evaluation.
+        samples: What an epoch draws once: "pairs", or "users", each with one of their items by chance.
 
     Raises:
         InputError: If only one of ``valid`` and ``test`` is given.
@@ -55,8 +57,9 @@ class InteractionFiles(InteractionDataModule):
         batch_size: int = 1024,
         num_negatives: int = 1,
         eval_batch_size: int = 256,
+        samples: Literal["pairs", "users"] = "pairs",
     ) -> None:
-        super().__init__(root, splitter, batch_size, num_negatives, eval_batch_size)
+        super().__init__(root, splitter, batch_size, num_negatives, eval_batch_size, samples)
         if (valid is None) != (test is None):
             raise InputError("InteractionFiles: give both valid and test, or neither, to have train cut.")
         self.name = name

@@ -83,6 +83,7 @@ class MovieLens100K(MovieLensDataModule):
         batch_size: Training pairs a step and process.
         num_negatives: Items drawn for each training pair, fresh every epoch.
         eval_batch_size: Users ranked at once; bounds the memory of an evaluation.
+        samples: What an epoch draws once: "pairs", or "users", each with one of their items by chance.
     """
 
     name = "ml-100k"
@@ -159,6 +160,7 @@ class MovieLensSmall(MovieLensDataModule):
         batch_size: Training pairs a step and process.
         num_negatives: Items drawn for each training pair, fresh every epoch.
         eval_batch_size: Users ranked at once; bounds the memory of an evaluation.
+        samples: What an epoch draws once: "pairs", or "users", each with one of their items by chance.
     """
 
     name = "ml-latest-small"

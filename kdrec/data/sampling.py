@@ -91,10 +91,18 @@ class TripleLoader:
         seed: Of the order and the negatives.
         rank: This process.
         num_ranks: How many there are.
+        by_user: Draw every user once an epoch, with one of their items by chance, and not every pair.
     """
 
     def __init__(
-        self, train: Interactions, batch_size: int, num_negatives: int, seed: int, rank: int = 0, num_ranks: int = 1
+        self,
+        train: Interactions,
+        batch_size: int,
+        num_negatives: int,
+        seed: int,
+        rank: int = 0,
+        num_ranks: int = 1,
+        by_user: bool = False,
     ) -> None:
         self.batch_size = batch_size
         self.num_negatives = num_negatives
@@ -105,6 +113,8 @@ class TripleLoader:
         # a copy: torch shares numpy's memory and does not know that an Interactions is read-only
         self._users = torch.from_numpy(train.users.copy())
         self._items = torch.from_numpy(train.items.copy())
+        self._num_users = train.num_users
+        self._num_drawn = int((train.user_counts > 0).sum()) if by_user else len(train)
         self._negatives = NegativeSampler(train)
 
     @property
@@ -117,7 +127,7 @@ class TripleLoader:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self._users) // (self.batch_size * self.num_ranks))
+        return -(-self._num_drawn // (self.batch_size * self.num_ranks))
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the epoch's `Batch`es."""
@@ -125,9 +135,18 @@ class TripleLoader:
             int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0])
         )
         order = torch.randperm(len(self._users), generator=generator)
+        if self._num_drawn < len(order):
+            order = self._one_of_each_user(order)[torch.randperm(self._num_drawn, generator=generator)]
         users, positives = self._users[order], self._items[order]
         negatives = self._negatives.draw(users, self.num_negatives, generator)
         for start in range(0, len(users), self.batch_size * self.num_ranks):
             size = min(self.batch_size * self.num_ranks, len(users) - start)
             begin, end = (start + size * part // self.num_ranks for part in (self.rank, self.rank + 1))
             yield Batch(users[begin:end], positives[begin:end], negatives[begin:end])
+
+    def _one_of_each_user(self, order: Tensor) -> Tensor:
+        """Return the first pair of every user in a shuffled order of all pairs."""
+        places = torch.arange(len(order))
+        firsts = places.new_full((self._num_users,), len(order))
+        firsts.scatter_reduce_(0, self._users[order], places, "amin")
+        return order[firsts[firsts < len(order)]]

@@ -6,6 +6,7 @@ from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch, NegativeSampler, TripleLoader
 from kdrec.data.splits import Split
 from kdrec.errors import InputError
+from tests.generated import generate
 
 
 def log(touched: list[list[int]], num_items: int) -> Interactions:
@@ -210,3 +211,30 @@ def test_batches_do_not_share_memory_with_the_data(split: Split) -> None:
     for batch in loader(split.train):
         batch.users.zero_()
     assert np.array_equal(split.train.users, before)
+
+
+def test_by_user_every_user_comes_once_with_any_of_their_items() -> None:
+    train = generate(num_users=11, num_items=30)
+    triples = loader(train, batch_size=4, by_user=True)
+    assert len(triples) == len(list(triples)) == 3
+    seen: dict[int, set[int]] = {user: set() for user in range(11)}
+    orders = set()
+    for number in range(60):
+        batch = epoch(triples, number)
+        assert sorted(batch.users.tolist()) == list(range(11))
+        orders.add(tuple(batch.users.tolist()))
+        for user, item in zip(batch.users.tolist(), batch.positives.tolist(), strict=True):
+            seen[user].add(item)
+    own = {user: set(train.items[train.users == user].tolist()) for user in range(11)}
+    assert seen == own, "every item has its turn, and no other"
+    assert len(orders) == 60
+    assert [*epoch(triples, 3).users] == [*epoch(triples, 3).users]
+
+
+def test_by_user_the_ranks_share_what_one_process_sees() -> None:
+    train = generate(num_users=11, num_items=30)
+    whole = epoch(loader(train, batch_size=6, by_user=True), 2)
+    parts = [list(loader(train, batch_size=3, rank=rank, num_ranks=2, by_user=True)) for rank in (0, 1)]
+    assert [len(part) for part in parts] == [2, 2]
+    together = [user for batches in parts for batch in batches for user in batch.users.tolist()]
+    assert sorted(together) == sorted(whole.users.tolist())
