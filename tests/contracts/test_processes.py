@@ -1,4 +1,4 @@
-"""N processes with batches of B do what one does with batches of N * B: for every model, and every method's "global"."""
+"""N processes with batches of B do what one does with batches of N * B: any model, and any method over all of them."""
 
 import subprocess
 import sys

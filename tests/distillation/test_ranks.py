@@ -23,5 +23,5 @@ def test_every_row_has_one_owner(monkeypatch: pytest.MonkeyPatch, count: int, se
     for each in range(several):
         monkeypatch.setattr(ranks, "rank", lambda each=each: each)
         owned.append([*range(count)][own_rows(count)])
-    assert sum(owned, []) == [*range(count)]
+    assert [row for rows in owned for row in rows] == [*range(count)]
     assert max(map(len, owned)) - min(map(len, owned)) <= 1
