@@ -148,6 +148,13 @@ def require_choice(distiller: Distiller, option: str, given: str, known: Sequenc
         )
 
 
+def vector_widths(student: Recommender, teacher: Teacher) -> tuple[int, int]:
+    """Return the widths ds and dt of the two models' vectors."""
+    with torch.no_grad():
+        ours = student.user_vectors(torch.zeros(1, dtype=torch.int64, device=student.device))
+    return ours.shape[1], teacher.user_vectors().shape[1]
+
+
 def batch_entities(batch: Batch, negatives: bool = True) -> tuple[Tensor, Tensor]:
     """Return the unique users (b_u,) and the unique items (b_i,) of a batch: positives, and negatives if wanted."""
     items = torch.cat((batch.positives, batch.negatives.flatten())) if negatives else batch.positives

@@ -38,12 +38,7 @@ class HistoryRecommender(Recommender):
 
     def require_sound(self) -> None:
         """As `Recommender.require_sound`."""
-        offsets, items = self.history_offsets, self.history_items
-        if (
-            len(offsets) != self.num_users + 1
-            or (int(offsets[0]), int(offsets[-1])) != (0, len(items))
-            or bool((offsets.diff() < 0).any() or ((items < 0) | (items >= self.num_items)).any())
-        ):
+        if not are_lists(self.history_offsets, self.history_items, self.num_users, self.num_items):
             raise ValueError("its histories are not those of its users and items")
 
     def histories(self, users: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,3 +70,12 @@ class HistoryRecommender(Recommender):
         unique, rows = torch.unique(users, return_inverse=True)
         whole = self.score_all(unique)
         return whole[rows if items.dim() == 1 else rows.unsqueeze(1), items]
+
+
+def are_lists(offsets: Tensor, items: Tensor, num_users: int, num_items: int) -> bool:
+    """Whether these can be a list of items for each user: offsets (num_users + 1,), items (n,)."""
+    return (
+        len(offsets) == num_users + 1
+        and (int(offsets[0]), int(offsets[-1])) == (0, len(items))
+        and bool((offsets.diff() >= 0).all() and ((items >= 0) & (items < num_items)).all())
+    )

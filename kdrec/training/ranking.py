@@ -104,12 +104,16 @@ class RankingModule(L.LightningModule):
         """Size the tables for the data, once."""
         if not self.recommender.is_built:
             self.recommender.bind(self.train_data)
-        if (
-            self.trainer.state.fn == "fit" and not self._learns
-        ):  # DDP and ModelCheckpoint want something that is trained
-            self.stand_in = nn.Parameter(torch.zeros(()))
-        if self.trainer.state.fn == "fit" and isinstance(self.optimizer([nn.Parameter(torch.zeros(1))]), LazyAdam):
+        fitting = self.trainer.state.fn == "fit"
+        if fitting and not self._learns:
+            self.stand_in = nn.Parameter(torch.zeros(()))  # DDP and ModelCheckpoint want something that is trained
+        if fitting and isinstance(self.optimizer([nn.Parameter(torch.zeros(1))]), LazyAdam):
             let_embeddings_be_sparse(self)  # here, since DDP must know it when it wraps the module
+
+    @property
+    def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
+        """What DDP shall not send at every step: buffers are made of the data, which is the same in every process."""
+        return [name for name, _ in self.named_buffers()]
 
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule."""
