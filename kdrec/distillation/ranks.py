@@ -45,6 +45,16 @@ def union_over_ranks(ids: Tensor) -> Tensor:
     return union[torch.searchsorted(union, 0) :]
 
 
+def unique_over_ranks(ids: Tensor) -> Tensor:
+    """Return this process's part of the different ids that any process holds, so that each is summed over once.
+
+    Args:
+        ids: (n,) int64, not negative, in any order.
+    """
+    union = union_over_ranks(torch.unique(ids))
+    return union[own_rows(len(union))]
+
+
 def sum_over_ranks(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Add up tensors of one dtype over all processes, element by element, in one message; gradients do not follow."""
     if num_ranks() == 1:
