@@ -1,6 +1,7 @@
 """LightningCLI, taught three things: a config can be a teacher, a checkpoint needs no config, a run ends in a table."""
 
 import importlib
+import os
 import pkgutil
 import sys
 import time
@@ -130,9 +131,21 @@ class KdrecCLI(CommandLine):
         else:
             kwargs["logger"] = False
         trainer = super().instantiate_trainer(**kwargs, callbacks=callbacks)
+        self._require_all_processes(trainer)
         if self.requested == "fit" and trainer.checkpoint_callback:  # after the best one, whose state it holds
             trainer.callbacks.append(LastCheckpoint(config.checkpoint.dirpath))  # type: ignore[attr-defined]
         return trainer
+
+    def _require_all_processes(self, trainer: L.Trainer) -> None:
+        """Refuse to be one of several processes that know nothing of each other, and would write over each other."""
+        used = trainer.num_devices * trainer.num_nodes
+        started = int(os.environ.get("WORLD_SIZE", used)) if "LOCAL_RANK" in os.environ else used
+        if started != used:
+            raise InputError(
+                f"{started} processes were started, and the trainer is told of {used} ({trainer.num_devices} on each "
+                f"of {trainer.num_nodes} machines); give --trainer.devices with the number of processes on a machine, "
+                f"and --trainer.num_nodes with the number of machines."
+            )
 
     def after_instantiate_classes(self) -> None:
         """If the teacher is a config, turn it into its checkpoint; what is wrong with the student is said before."""

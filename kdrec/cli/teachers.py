@@ -15,7 +15,9 @@ from kdrec.data.base import InteractionDataModule
 from kdrec.errors import InputError
 from kdrec.models.checkpoint import as_config
 
+# what Lightning knows its place among other processes by; the teacher's fit shall take itself for the only one
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_RANK_PREFIXES = ("TORCHELASTIC_", "SLURM_", "PL_")
 
 
 def ensure_teacher(config: Path, parse: Callable[[list[str]], dict[str, Any]], data: InteractionDataModule) -> Path:
@@ -49,18 +51,17 @@ def ensure_teacher(config: Path, parse: Callable[[list[str]], dict[str, Any]], d
 
 def _trained(config: Path, config_sha256: str, data_digest: str, overrides: list[str]) -> Path:
     """Return the finished run of a config on that data, or train it."""
-    runs.require_writable(runs.CHECKPOINTS)
-    runs.CHECKPOINTS.mkdir(parents=True, exist_ok=True)
+    runs.make_writable(runs.CHECKPOINTS)
     with FileLock(runs.CHECKPOINTS / f".teacher-{config_sha256[:16]}.lock"):
         if found := runs.finished_run(config_sha256, data_digest):
             say(f"Teacher: {config} was trained already with this config and data: {found}")
             return found
         command = [sys.executable, "-m", "kdrec", "fit", "--config", str(config), *overrides]
-        say(f"Teacher: {config} has no finished run with this config and data, so it is trained first.")
+        print(f"Teacher: {config} has no finished run with this config and data, so it is trained first.", flush=True)
         environment = {
             name: value
             for name, value in os.environ.items()
-            if name not in _RANK_VARIABLES and not name.startswith(("TORCHELASTIC_", "PL_"))
+            if name not in _RANK_VARIABLES and not name.startswith(_RANK_PREFIXES)
         }
         code = subprocess.run(command, env=environment, check=False).returncode
         if code in (130, -2):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
+from kdrec.distillation.ranks import union_over_ranks
 from kdrec.errors import InputError
 from kdrec.models import checkpoint
 from kdrec.models.base import Recommender
@@ -147,15 +148,6 @@ def require_choice(distiller: Distiller, option: str, given: str, known: Sequenc
         )
 
 
-def num_ranks() -> int:
-    """Return how many processes train together."""
-    return (
-        torch.distributed.get_world_size()
-        if torch.distributed.is_available() and torch.distributed.is_initialized()
-        else 1
-    )
-
-
 def vector_widths(student: Recommender, teacher: Teacher) -> tuple[int, int]:
     """Return the widths ds and dt of the two models' vectors."""
     with torch.no_grad():
@@ -167,3 +159,19 @@ def batch_entities(batch: Batch, negatives: bool = True) -> tuple[Tensor, Tensor
     """Return the unique users (b_u,) and the unique items (b_i,) of a batch: positives, and negatives if wanted."""
     items = torch.cat((batch.positives, batch.negatives.flatten())) if negatives else batch.positives
     return torch.unique(batch.users), torch.unique(items)
+
+
+def entities_in_scope(scope: str, over_ranks: bool, batch: Batch, student: Recommender) -> tuple[Tensor, Tensor]:
+    """Return the users and items that a topology is of, ascending.
+
+    Args:
+        scope: "batch" takes the batch, "positives" leaves its negatives out, "all" takes the whole catalogue.
+        over_ranks: Take the batches of all processes together; the result is then the same on each.
+        batch: This process's.
+        student: Knows how large the catalogue is.
+    """
+    if scope == "all":
+        device = batch.users.device
+        return torch.arange(student.num_users, device=device), torch.arange(student.num_items, device=device)
+    users, items = batch_entities(batch, negatives=scope == "batch")
+    return (union_over_ranks(users), union_over_ranks(items)) if over_ranks else (users, items)
