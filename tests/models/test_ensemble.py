@@ -161,17 +161,17 @@ def test_another_way_to_average(paths: list[str]) -> None:
 
 
 def test_a_missing_file(paths: list[str]) -> None:
-    with pytest.raises(InputError, match="There is no checkpoint nowhere.ckpt"):
+    with pytest.raises(InputError, match=r"There is no checkpoint nowhere\.ckpt"):
         bound([*paths, "nowhere.ckpt"])
 
 
 def test_members_of_different_data(paths: list[str], tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other = saved(tmp_path / "other", generate(seed=1), BPR(4))
-    with pytest.raises(InputError, match=r"The member .*other/0.ckpt was made on other data: its training pairs or ids"):
+    with pytest.raises(InputError, match=r"The member .*other/0\.ckpt was made on other data: its training pairs"):
         bound([*paths, *other])
     smaller = saved(tmp_path / "other", generate(num_users=29), BPR(4))
-    with pytest.raises(InputError, match="The member .* was made on other data: it knows 29 users and this data has 30"):
+    with pytest.raises(InputError, match=r"The member .* was made on other data: it knows 29 users"):
         bound([*paths, *smaller])
     member = BPR(4)
     member.bind(generate(num_users=29))
