@@ -42,24 +42,7 @@ class Teacher:
         Raises:
             InputError: If the file is no good checkpoint, or its model was made on other pairs or other ids.
         """
-        content = checkpoint.read(path)
-        section = content["kdrec"]
-        for kind, theirs, ours in (
-            ("users", section["num_users"], train.num_users),
-            ("items", section["num_items"], train.num_items),
-        ):
-            if theirs != ours:
-                raise InputError(
-                    f"The teacher {path} was made on other data: it knows {theirs} {kind} and this data has {ours}; "
-                    f"train a teacher on this data and split, or give the config that makes it."
-                )
-        if section["data_digest"] != train.digest:
-            raise InputError(
-                f"The teacher {path} was made on other data: its training pairs or ids differ from this split's "
-                f"(protocol {section.get('protocol', 'unknown')}), so it may have seen what the student is tested on; "
-                f"train a teacher on this data and split, or give the config that makes it."
-            )
-        return cls(checkpoint.restore(path, content), str(path), checkpoint.digest(path))
+        return cls(checkpoint.load_for(path, train, "teacher"), str(path), checkpoint.digest(path))
 
     def to(self, device: torch.device) -> "Teacher":
         """Move to a device; returns itself."""

@@ -101,7 +101,10 @@ class SoftmaxKD(Distiller):
         if isinstance(student, DotProductRecommender):
             vectors, catalogue = student.user_vectors(users) / self.temperature, student.encode_catalogue()
             weights = counts.to(vectors.dtype)
-            parts = [share * catalogue_cross_entropy(vectors, catalogue, weights, *case) for share, *case in cases]
+            parts = [
+                share * catalogue_cross_entropy(vectors, catalogue, weights, wanted, hidden)
+                for share, wanted, hidden in cases
+            ]
             return torch.stack(parts).sum()
         whole, loss = student.score_all(users) / self.temperature, counts.new_zeros((), dtype=torch.float32)
         for share, (at, columns, chances), hidden in cases:

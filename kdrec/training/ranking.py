@@ -101,12 +101,8 @@ class RankingModule(L.LightningModule):
             self.metrics[name] = RankingMetrics(split.train, self.cutoffs)
 
     def configure_model(self) -> None:
-        """Size the tables for the data, once; what a checkpoint fills next is not computed from the data before."""
-        if self.recommender.is_built:
-            return
-        if self.trainer.ckpt_path:
-            self.recommender.build(self.train_data.num_users, self.train_data.num_items)
-        else:
+        """Size the tables for the data, once."""
+        if not self.recommender.is_built:
             self.recommender.bind(self.train_data)
         fitting = self.trainer.state.fn == "fit"
         if fitting and not self._learns:
