@@ -54,7 +54,7 @@ class RankingModule(L.LightningModule):
         self.num_candidates = num_candidates
         self.metrics = nn.ModuleDict()
         self._rankings: dict[str, CatalogueRanking] = {}
-        self._catalogue: Tensor | None = None
+        self._catalogue: Any = None
         self._sums: dict[str, Tensor] = {}
         self._num_pairs = 0
         self._learning_rate = 0.0
@@ -101,8 +101,12 @@ class RankingModule(L.LightningModule):
             self.metrics[name] = RankingMetrics(split.train, self.cutoffs)
 
     def configure_model(self) -> None:
-        """Size the tables for the data, once."""
-        if not self.recommender.is_built:
+        """Size the tables for the data, once; what a checkpoint fills next is not computed from the data before."""
+        if self.recommender.is_built:
+            return
+        if self.trainer.ckpt_path:
+            self.recommender.build(self.train_data.num_users, self.train_data.num_items)
+        else:
             self.recommender.bind(self.train_data)
         fitting = self.trainer.state.fn == "fit"
         if fitting and not self._learns:

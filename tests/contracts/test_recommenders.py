@@ -18,6 +18,7 @@ TRAIN = generate(num_users=9, num_items=13)
 MODELS = [model for model in subclasses("models", Recommender) if model is not DotProductRecommender]
 every_model = pytest.mark.parametrize("architecture", MODELS, ids=lambda model: model.__name__)
 USERS = torch.tensor([3, 0, 8, 3])
+TRIPLES = Batch(torch.arange(9), torch.arange(9), torch.arange(9).unsqueeze(1))
 
 
 def made(architecture: type[Recommender]) -> Recommender:
@@ -93,7 +94,8 @@ def test_every_parameter_gets_a_gradient(architecture: type[Recommender]) -> Non
     model = bound(architecture)
     parameters = dict(model.named_parameters())
     if parameters:
-        model.score_all(torch.arange(9)).square().sum().backward()
+        own = model.objective(TRIPLES)  # has parameters that scores do not show, such as a gate
+        (model.score_all(torch.arange(9)).square().sum() + (0 if own is None else own)).backward()
     assert not [name for name, parameter in parameters.items() if parameter.grad is None]
 
 
@@ -118,7 +120,7 @@ def test_strangers_are_served_as_users_with_their_histories_are(architecture: ty
 @every_model
 def test_its_own_objective_is_finite_and_moves_every_parameter(architecture: type[Recommender]) -> None:
     model = bound(architecture).train()
-    loss = model.objective(Batch(torch.arange(9), torch.arange(9), torch.arange(9).unsqueeze(1)))
+    loss = model.objective(TRIPLES)
     if loss is None:
         return
     assert loss.dim() == 0

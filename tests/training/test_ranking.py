@@ -13,6 +13,8 @@ from kdrec.errors import InputError
 from kdrec.models import checkpoint, losses
 from kdrec.models.base import Recommender
 from kdrec.models.bpr import BPR
+from kdrec.models.ease import EASE
+from kdrec.models.history import HistoryRecommender
 from kdrec.models.ncf import NCF
 from kdrec.models.popularity import Popularity
 from kdrec.training.ranking import RankingModule
@@ -182,6 +184,20 @@ def test_what_has_nothing_to_train_is_bound_ranked_and_saved(tmp_path: Path) -> 
     assert again.score_all(torch.tensor([0]))[0].tolist() == train.item_counts.tolist()
     assert trainer.callback_metrics["val/recall@10"] > 0
     assert trainer.global_step > 0, "Lightning's ModelCheckpoint saves nothing before a step"
+
+
+def test_what_a_file_holds_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, data = tmp_path / "ease.ckpt", GeneratedDataModule()
+    trainer = quiet_trainer(max_epochs=1)
+    trainer.fit(RankingModule(EASE(3.0), cutoffs=CUTOFFS), datamodule=data)
+    trainer.save_checkpoint(file)
+    expected = trainer.callback_metrics["val/ndcg@10"].item()
+    monkeypatch.delattr(EASE, "bind")
+    monkeypatch.delattr(HistoryRecommender, "bind")
+    again = RankingModule(EASE(3.0), cutoffs=CUTOFFS)
+    [found] = quiet_trainer().validate(again, datamodule=data, ckpt_path=file, verbose=False)
+    assert found["val/ndcg@10"] == pytest.approx(expected)
+    assert expected > 0
 
 
 class OwnLoss(BPR):
