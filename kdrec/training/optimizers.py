@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+
+from kdrec.errors import InputError
 
 
 class LazyAdam(torch.optim.Adam):
@@ -16,8 +18,8 @@ class LazyAdam(torch.optim.Adam):
     what it costs in Recall.
 
     The training modules of kdrec let embeddings give sparse gradients when they find this optimizer; elsewhere, make
-    the tables with ``nn.Embedding(..., sparse=True)``. Several GPUs need a backend that reduces sparse gradients, which
-    gloo does and NCCL does not.
+    the tables with ``nn.Embedding(..., sparse=True)``. Several GPUs need a backend that adds up sparse gradients, which
+    gloo does and NCCL does not: ``trainer.strategy`` is then DDPStrategy with ``process_group_backend: gloo``.
 
     Args:
         params: As for `torch.optim.Adam`.
@@ -81,7 +83,16 @@ class LazyAdam(torch.optim.Adam):
 
 
 def let_embeddings_be_sparse(module: nn.Module) -> None:
-    """Make every embedding in a module give sparse gradients, which cost what a batch's rows cost."""
+    """Make every embedding in a module give sparse gradients, which cost what a batch's rows cost.
+
+    Raises:
+        InputError: If several processes train together by NCCL, which cannot add them up.
+    """
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_backend() == "nccl":
+        raise InputError(
+            "LazyAdam's sparse gradients cannot be added up by NCCL; give --trainer.strategy DDPStrategy and "
+            "--trainer.strategy.process_group_backend gloo, or choose another optimizer."
+        )
     for part in module.modules():
         if isinstance(part, nn.Embedding):
             part.sparse = True

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdrec.errors import InputError
 from kdrec.models.bpr import BPR
-from kdrec.training.optimizers import LazyAdam
+from kdrec.training.optimizers import LazyAdam, let_embeddings_be_sparse
 from kdrec.training.ranking import RankingModule
 from tests.generated import GeneratedDataModule, quiet_trainer
 
@@ -111,3 +112,10 @@ def test_a_gradient_scaler_divides_and_skips() -> None:
         scaler.step(optimizer)
         scaler.update()
         torch.testing.assert_close(scaled.weight.detach(), expected)
+
+
+def test_nccl_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_backend", lambda: "nccl")
+    with pytest.raises(InputError, match="sparse gradients cannot be added up by NCCL; give"):
+        let_embeddings_be_sparse(BPR(4))
