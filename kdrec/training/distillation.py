@@ -83,7 +83,7 @@ class DistillationModule(RankingModule):
         """As `RankingModule.on_train_epoch_end`, with the distiller's figures."""
         super().on_train_epoch_end()
         assert self.teacher is not None
-        self.log_dict({f"train/{name}": value for name, value in self.distiller.figures(self.teacher).items()})
+        self.log_epoch(self.distiller.figures(self.teacher))
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """As `RankingModule.terms`, with the distiller's terms beside the base loss."""

@@ -1,0 +1,90 @@
+"""What makes a training that was killed and resumed end as one that was never interrupted."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
+
+from kdrec.errors import InputError
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Write a checkpoint beside its place and rename it there, so that the file is whole at every moment.
+
+    Lightning's own way writes it to the folder for temporary files; where that is another file system, the file is then
+    copied over the one before, and who is killed meanwhile has neither.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write the file.
+
+        Raises:
+            InputError: If it cannot be written; the one before is still there.
+        """
+        path = Path(path)
+        part = path.with_name(f".{path.name}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(part, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except OSError as error:
+            raise InputError(
+                f"The checkpoint {path} cannot be written ({error.strerror}); what stood there before is still whole, "
+                f"so make room and go on from it."
+            ) from error
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def random_states(module: L.LightningModule) -> dict[str, Tensor]:
+    """Return the states of torch's generators in all processes: device type -> (num_ranks, bytes) uint8.
+
+    All processes must call it together.
+    """
+    states = {"cpu": torch.get_rng_state()}
+    if module.device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(module.device)
+    gathered = {name: module.all_gather(state.to(module.device)) for name, state in states.items()}
+    return {name: state.view(-1, len(states[name])).cpu() for name, state in gathered.items()}
+
+
+def restore_random_states(module: L.LightningModule, states: dict[str, Tensor]) -> None:
+    """Put torch's generators where `random_states` found them; with more processes than then, some are alike."""
+    own = {name: state[module.global_rank % len(state)] for name, state in states.items()}
+    torch.set_rng_state(own["cpu"])
+    if module.device.type == "cuda" and "cuda" in own:
+        torch.cuda.set_rng_state(own["cuda"], module.device)
+
+
+def require_whole_epochs(checkpoint: dict[str, Any]) -> None:
+    """Raise InputError if a training cannot go on from a checkpoint as if it had not stopped there."""
+    progress = checkpoint["loops"]["fit_loop"]
+    epoch, batches = progress["epoch_progress"]["current"], progress["epoch_loop.batch_progress"]
+    if epoch["processed"] != epoch["ready"] or not batches["is_last_batch"]:
+        raise InputError(
+            f"The checkpoint was written within epoch {epoch['ready']}, after {batches['current']['ready']} batches, and "
+            f"a training goes on from the end of an epoch only; give a checkpoint that was written there, as last.ckpt is."
+        )
+
+
+def begin_next_epoch(trainer: L.Trainer) -> None:
+    """Let a resumed trainer begin the epoch after the one it has finished.
+
+    Where trainer.max_steps is given, Lightning takes every checkpoint as one from within an epoch, and would end the
+    finished one a second time.
+    """
+    loop = trainer.fit_loop
+    if loop.restarting:
+        loop.epoch_progress.current.completed = loop.epoch_progress.current.processed
+        loop.epoch_progress.total.completed = loop.epoch_progress.total.processed
+        loop.reset_restart_stage()
+        loop._restarting = False
+        loop.epoch_loop.restarting = False
+        loop.epoch_loop.reset_restart_stage()
