@@ -1,0 +1,105 @@
+"""Kill -9 at any moment, and ``--ckpt_path last`` ends as if nothing had happened."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from kdrec.models import checkpoint
+from tests.commandline import STUDENT, TEACHER, Kdrec
+from tests.killing import MOMENTS, kill, start
+
+
+def only(pattern: str) -> Path:
+    [found] = Path().glob(pattern)
+    return found
+
+
+def points(run: str) -> dict[str, list[tuple[int, float]]]:
+    """Return what TensorBoard shows of a run: tag -> (step, value)."""
+    log = EventAccumulator(str(only(f"logs/{run}/*")), size_guidance={"scalars": 0})
+    log.Reload()
+    return {tag: [(point.step, point.value) for point in log.Scalars(tag)] for tag in log.Tags()["scalars"]}
+
+
+def assert_same(one: Any, other: Any, place: str = "") -> None:
+    """Fail if two nests of tensors and plain values differ in a bit."""
+    assert type(one) is type(other), place
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), place
+        for key in one:
+            assert_same(one[key], other[key], f"{place}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), place
+        for number, pair in enumerate(zip(one, other, strict=True)):
+            assert_same(*pair, f"{place}.{number}")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), place
+    else:
+        assert repr(one) == repr(other), place  # nan equals nan
+
+
+def facts(run: str) -> dict[str, Any]:
+    """Return all that a run leaves, but for its own places and times."""
+    files = {name: checkpoint.read(only(f"checkpoints/{run}/*/{name}.ckpt")) for name in ("best", "last")}
+    for file in files.values():
+        for state in file["callbacks"].values():
+            for place in ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path", "best_k_models"):
+                state.pop(place, None)
+    record = json.loads(only(f"checkpoints/{run}/*/run.json").read_text())
+    return files | {"record": {**record, "seconds": 0}, "points": points(run)}
+
+
+@pytest.fixture
+def config(kdrec: Kdrec) -> str:
+    """A student with all that has a state: dropout, noise, experts, two schedules, early stopping."""
+    assert kdrec("fit", "--config", "teacher.yaml").code == 0
+    settings = json.loads(json.dumps(STUDENT))
+    settings["model"]["init_args"] |= {
+        "student": {"class_path": "NCF", "init_args": {"embedding_dim": 4}},
+        "teacher": str(only("checkpoints/teacher/*/best.ckpt")),
+        "distiller": {"class_path": "HTD", "init_args": {"num_groups": 3, "last_temperature": 0.1}},
+        "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.05}},
+        "lr_scheduler": {"class_path": "torch.optim.lr_scheduler.ExponentialLR", "init_args": {"gamma": 0.97}},
+    }
+    settings["data"]["init_args"] = {"batch_size": 64}
+    settings["trainer"]["max_epochs"] = 40
+    settings["early_stopping"] = {"patience": 4}
+    Path("config.yaml").write_text(yaml.safe_dump(settings))
+    return "config.yaml"
+
+
+def survive(config: str, num_kills: int, seed: int) -> list[tuple[str, int]]:
+    """Fit, killed so many times, until the end; returns at which moments it was killed."""
+    chance, kills = random.Random(seed), []
+    args = ["fit", "--config", config, "--name", "killed"]
+    while len(kills) < num_kills:
+        moment = MOMENTS[len(kills) % 3]
+        count = chance.randint(1, 12 if moment == "step" else 4)
+        process = start(Path.cwd(), args + ["--ckpt_path", "last"] * bool(kills), moment, count)
+        assert kill(process, Path.cwd(), chance.uniform(0, 0.03)), "it ended before it could be killed"
+        kills.append((moment, count))
+        for file in Path().glob("checkpoints/killed/*/*.ckpt"):
+            checkpoint.read(file)
+    process = start(Path.cwd(), [*args, "--ckpt_path", "last"])
+    process.join()
+    assert process.exitcode == 0
+    return kills
+
+
+@pytest.mark.parametrize("num_kills", [3, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_killed_training_ends_as_one_that_never_was(config: str, num_kills: int) -> None:
+    process = start(Path.cwd(), ["fit", "--config", config, "--name", "whole"])
+    process.join()
+    assert process.exitcode == 0
+    survive(config, num_kills, seed=num_kills)
+    whole, killed = facts("whole"), facts("killed")
+    assert 8 < whole["record"]["epochs"] < 40  # it was stopped early
+    assert_same(whole, killed)
+    assert len(whole["points"]["train/htd_assignment"]) == whole["record"]["epochs"]
+    assert not list(Path().glob("checkpoints/**/*.part"))
