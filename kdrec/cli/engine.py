@@ -160,7 +160,7 @@ class KdrecCLI(CommandLine):
 
     def fit(self, model: RankingModule, datamodule: InteractionDataModule, **options: Any) -> None:
         """Train, then show teacher and student side by side."""
-        start = time.monotonic()
+        start = time.monotonic() - self.start.seconds
         try:
             self.trainer.fit(model, datamodule=datamodule, **options)
         except SystemExit:

@@ -22,11 +22,13 @@ class Start:
         folder: Of its checkpoints.
         checkpoint: What it goes on from, or None.
         step: Of a run that goes on, the first optimizer step that is still to be made; None for a new run.
+        seconds: What the run has taken so far.
     """
 
     folder: Path
     checkpoint: Path | None = None
     step: int | None = None
+    seconds: float = 0.0
 
 
 def start_of(config: Namespace, name: str) -> Start:
@@ -56,7 +58,7 @@ def start_of(config: Namespace, name: str) -> Start:
     content = files.read(path)
     _require_something_left(path, content, config)
     say(f"Going on from {path}")
-    return Start(given or path.parent, path, int(content.get("global_step", 0)))
+    return Start(given or path.parent, path, content.get("global_step", 0), content.get("seconds", 0.0))
 
 
 def _require_something_left(path: Path, content: Mapping[str, Any], config: Namespace) -> None:
@@ -69,9 +71,9 @@ def _require_something_left(path: Path, content: Mapping[str, Any], config: Name
             f"raise --trainer.max_epochs to go on."
         )
     for key, state in content.get("callbacks", {}).items():
-        if key.startswith(PatientStopping.__name__) and state["stopping_reason"] and recorded:
-            if config.early_stopping.patience <= state["patience"]:
-                raise InputError(
-                    f"{path} was stopped early after {done} epochs, so there is nothing left to do; raise "
-                    f"--early_stopping.patience above {state['patience']} to go on."
-                )
+        stopped = key.startswith(PatientStopping.__name__) and state["stopping_reason"]
+        if stopped and recorded and config.early_stopping.patience <= state["patience"]:
+            raise InputError(
+                f"{path} was stopped early after {done} epochs, so there is nothing left to do; raise "
+                f"--early_stopping.patience above {state['patience']} to go on."
+            )

@@ -62,11 +62,20 @@ class LastCheckpoint(ModelCheckpoint):
         super().__init__(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
         self.seconds = seconds
         self._saved_at = -math.inf
+        self._began_at = time.monotonic()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Leave the file of a resumed training as it is until there is more to save."""
         super().on_train_start(trainer, pl_module)
         self._last_global_step_saved = trainer.global_step
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Say how long the training has taken, with what it took before it was resumed."""
+        checkpoint["seconds"] = time.monotonic() - self._began_at
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take the time that was spent before."""
+        self._began_at = time.monotonic() - checkpoint.get("seconds", 0.0)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save if it is time, or if a signal ends the training here; the first process decides for all."""

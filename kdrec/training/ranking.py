@@ -1,6 +1,7 @@
 """Train any recommender by a ranking loss, and rank the full catalogue to see what it learned."""
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -249,9 +250,6 @@ class RankingModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the random states, and refuse a file whose model or data are not those of this run."""
-        if self.trainer.state.fn == "fit":
-            resuming.require_whole_epochs(checkpoint)
-            self._random_states = checkpoint.get("random_states", {})
         section = checkpoint.get("kdrec", {})
         model = files.as_config(self.recommender)
         if section.get("model") != model:
@@ -265,3 +263,12 @@ class RankingModule(L.LightningModule):
                 f"({str(section.get('data_digest'))[:8]}) and here it is {self.protocol} "
                 f"({self.train_data.digest[:8]}); give the data that made it."
             )
+        if self.trainer.state.fn == "fit":
+            resuming.require_resumable(checkpoint)
+            self._random_states = checkpoint.get("random_states", {})
+            if section.get("seed") != (seed := int(os.environ.get("PL_GLOBAL_SEED", 0))):
+                warnings.warn(
+                    f"The training goes on with the seed {seed} and was begun with {section.get('seed')}, so it will "
+                    f"not end as if it had not stopped.",
+                    stacklevel=2,
+                )

@@ -63,14 +63,19 @@ def restore_random_states(module: L.LightningModule, states: dict[str, Tensor]) 
         torch.cuda.set_rng_state(own["cuda"], module.device)
 
 
-def require_whole_epochs(checkpoint: dict[str, Any]) -> None:
+def require_resumable(checkpoint: dict[str, Any]) -> None:
     """Raise InputError if a training cannot go on from a checkpoint as if it had not stopped there."""
+    if not {"loops", "optimizer_states", "lr_schedulers"} <= checkpoint.keys():
+        raise InputError(
+            "The checkpoint holds a model without the state of its training, so no training can go on from it; give "
+            "one that was written with checkpoint.save_weights_only false."
+        )
     progress = checkpoint["loops"]["fit_loop"]
     epoch, batches = progress["epoch_progress"]["current"], progress["epoch_loop.batch_progress"]
     if epoch["processed"] != epoch["ready"] or not batches["is_last_batch"]:
         raise InputError(
-            f"The checkpoint was written within epoch {epoch['ready']}, after {batches['current']['ready']} batches, and "
-            f"a training goes on from the end of an epoch only; give a checkpoint that was written there, as last.ckpt is."
+            f"The checkpoint was written within epoch {epoch['ready']}, after {batches['current']['ready']} batches, "
+            f"and a training goes on from the end of an epoch only; give one that was written there."
         )
 
 

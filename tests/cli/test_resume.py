@@ -48,6 +48,7 @@ def facts(run: str) -> dict[str, Any]:
     """Return all that a run leaves, but for its own places and times."""
     files = {name: checkpoint.read(only(f"checkpoints/{run}/*/{name}.ckpt")) for name in ("best", "last")}
     for file in files.values():
+        del file["seconds"]
         for state in file["callbacks"].values():
             for place in ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path", "best_k_models"):
                 state.pop(place, None)
