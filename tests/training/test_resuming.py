@@ -2,10 +2,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from lightning import seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import nn
 
 from kdrec.errors import InputError
@@ -20,39 +21,52 @@ from tests.generated import GeneratedDataModule, quiet_trainer
 
 
 def fit(folder: Path, path: Path | None = None, lazy: bool = False, **options: Any) -> RankingModule:
-    """Train, with 3 batches an epoch, and keep every epoch's last.ckpt."""
+    """Train, with 3 batches an epoch; last.ckpt is of the last epoch, killed.ckpt what was last.ckpt in the third."""
+
+    class Copy(Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+            if trainer.current_epoch == 2:
+                (folder / "killed.ckpt").write_bytes((folder / "last.ckpt").read_bytes())
+
     seed_everything(7, verbose=False)
     make = LazyAdam if lazy else torch.optim.Adam
     module = RankingModule(NCF(8), optimizer=lambda p: make(p, lr=0.02), cutoffs=(3,))
-    callbacks = [PatientStopping("val/ndcg@3", patience=9, mode="max"), LastCheckpoint(folder, 0.0)]
+    callbacks = [PatientStopping("val/ndcg@3", patience=9, mode="max"), LastCheckpoint(folder, 0.0), Copy()]
     trainer = quiet_trainer(enable_checkpointing=True, callbacks=callbacks, **options)
     trainer.fit(module, datamodule=GeneratedDataModule(batch_size=90), ckpt_path=path, weights_only=True)
     return module
 
 
 @pytest.mark.parametrize(
-    ("options", "first", "rest"),
+    "options",
     [
-        ({}, {"max_epochs": 2}, {"max_epochs": 5}),
-        ({"lazy": True}, {"max_epochs": 2}, {"max_epochs": 5}),
-        ({"accumulate_grad_batches": 2}, {"max_epochs": 2}, {"max_epochs": 5}),
-        ({"precision": "bf16-mixed"}, {"max_epochs": 2}, {"max_epochs": 5}),
-        ({"max_epochs": 9}, {"max_steps": 6}, {"max_steps": 15}),
+        {"max_epochs": 5},
+        {"max_epochs": 5, "lazy": True},
+        {"max_epochs": 5, "accumulate_grad_batches": 2},
+        {"max_epochs": 5, "precision": "bf16-mixed"},
+        {"max_epochs": 9, "max_steps": 15},
+        {"max_epochs": 9, "max_steps": 14},
     ],
-    ids=["dropout", "LazyAdam", "accumulation", "bf16", "steps"],
+    ids=["dropout", "LazyAdam", "accumulation", "bf16", "steps", "steps that end within an epoch"],
 )
-def test_a_resumed_training_ends_as_one_in_one_go(
-    tmp_path: Path, options: dict[str, Any], first: dict[str, Any], rest: dict[str, Any]
-) -> None:
-    whole = fit(tmp_path / "whole", **options | rest)
-    fit(tmp_path / "parts", **options | first)
-    resumed = fit(tmp_path / "parts", tmp_path / "parts" / "last.ckpt", **options | rest)
-    assert (whole.trainer.global_step, whole.trainer.current_epoch) == (
-        resumed.trainer.global_step,
-        resumed.trainer.current_epoch,
-    )
+def test_a_resumed_training_ends_as_one_that_was_not_killed(tmp_path: Path, options: dict[str, Any]) -> None:
+    whole = fit(tmp_path, **options)
+    resumed = fit(tmp_path, tmp_path / "killed.ckpt", **options)
+    progress = whole.trainer.fit_loop.state_dict()
+    assert progress == resumed.trainer.fit_loop.state_dict()
+    assert progress["epoch_progress"]["total"]["completed"] == 5
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_more_epochs_and_more_steps_go_on(tmp_path: Path) -> None:
+    whole = fit(tmp_path, max_epochs=5)
+    for few, more in (({"max_epochs": 3}, {"max_epochs": 5}), ({"max_steps": 9}, {"max_steps": 15})):
+        fit(tmp_path, **few)
+        resumed = fit(tmp_path, tmp_path / "last.ckpt", **more)
+        assert (resumed.trainer.current_epoch, resumed.trainer.global_step) == (5, 15)
+        for name, value in whole.state_dict().items():
+            assert torch.equal(value, resumed.state_dict()[name]), name
 
 
 def test_random_numbers_are_restored_once(tmp_path: Path) -> None:
