@@ -90,6 +90,4 @@ def begin_next_epoch(trainer: L.Trainer) -> None:
         loop.epoch_progress.current.completed = loop.epoch_progress.current.processed
         loop.epoch_progress.total.completed = loop.epoch_progress.total.processed
         loop.reset_restart_stage()
-        loop._restarting = False
         loop.epoch_loop.restarting = False
-        loop.epoch_loop.reset_restart_stage()

@@ -105,3 +105,71 @@ def test_a_killed_training_ends_as_one_that_never_was(config: str, patience: int
     assert_same(whole, killed)
     assert len(whole["points"]["train/htd_assignment"]) == whole["record"]["epochs"]
     assert not list(Path().glob("checkpoints/**/*.part"))
+
+
+def test_a_training_that_was_killed_before_its_first_epoch_ended_begins_anew(kdrec: Kdrec) -> None:
+    args = ["fit", "--config", "teacher.yaml", "--name", "early"]
+    assert kill(start(Path.cwd(), args, "step", 1), Path.cwd(), 0)
+    [folder] = Path().glob("checkpoints/early/*")
+    (folder / "last.ckpt").unlink(missing_ok=True)  # had the kill been slow
+    done = kdrec(*args, "--ckpt_path", "last")
+    assert f"{folder} holds no finished epoch, so its training begins anew" in done.out
+    assert (only("checkpoints/early/*/run.json").parent, len(points("early")["train/loss"])) == (folder, 2)
+
+
+def test_a_run_that_was_killed_before_it_could_say_its_end_says_it(kdrec: Kdrec) -> None:
+    assert kdrec("fit", "--config", "teacher.yaml").code == 0
+    record = only("checkpoints/teacher/*/run.json")
+    before, shown = json.loads(record.read_text()), points("teacher")
+    record.unlink()
+    done = kdrec("fit", "--config", "teacher.yaml", "--ckpt_path", "last")
+    assert done.code == 0, done.error
+    after = json.loads(record.read_text())
+    assert {**after, "seconds": 0} == {**before, "seconds": 0}
+    assert after["seconds"] >= before["seconds"] - 1
+    assert_same(points("teacher"), shown)
+    assert "nothing left to do" in kdrec("fit", "--config", "teacher.yaml", "--ckpt_path", "last").sentence
+
+
+def test_a_run_that_goes_on_is_not_finished_and_shows_each_point_once(kdrec: Kdrec) -> None:
+    assert kdrec("fit", "--config", "teacher.yaml").code == 0
+    more = ["fit", "--config", "teacher.yaml", "--ckpt_path", "last", "--trainer.max_epochs", "90"]
+    assert kill(start(Path.cwd(), more, "step", 4), Path.cwd(), 0)
+    assert not list(Path().glob("checkpoints/teacher/*/run.json"))
+    assert yaml.safe_load(only("checkpoints/teacher/*/config.yaml").read_text())["trainer"]["max_epochs"] == 90
+    assert kdrec(*more[:-1], "10").code == 0
+    epochs = json.loads(only("checkpoints/teacher/*/run.json").read_text())["epochs"]
+    for tag in ("train/loss", "val/ndcg@10"):
+        assert [step for step, _ in points("teacher")[tag]] == list(range(epochs))
+    assert len(points("teacher")["val_best/ndcg@10"]) == 1
+
+
+def test_a_run_that_was_stopped_early_goes_on_with_more_patience(kdrec: Kdrec) -> None:
+    still = ["--model.init_args.optimizer", json.dumps({"class_path": "torch.optim.SGD", "init_args": {"lr": 0.0}})]
+    fit = ["fit", "--config", "teacher.yaml", *still, "--trainer.max_epochs", "30", "--early_stopping.patience"]
+    assert kdrec(*fit, "2").code == 0
+    last = only("checkpoints/teacher/*/last.ckpt")
+    assert checkpoint.read(last)["kdrec"]["epochs"] == 3
+    said = kdrec(*fit, "2", "--ckpt_path", "last").sentence
+    assert "was stopped early after 3 epochs" in said
+    assert "raise --early_stopping.patience above 2" in said
+    assert kdrec(*fit, "5", "--ckpt_path", "last").code == 0
+    assert checkpoint.read(last)["kdrec"]["epochs"] == 6
+
+
+def test_last_is_looked_for_where_the_checkpoints_were_wanted(kdrec: Kdrec) -> None:
+    fit = ["fit", "--config", "teacher.yaml", "--checkpoint.dirpath", "mine"]
+    assert kdrec(*fit).code == 0
+    assert kdrec("fit", "--config", "teacher.yaml").code == 0
+    done = kdrec(*fit, "--ckpt_path", "last", "--trainer.max_epochs", "3")
+    assert "Going on from mine/last.ckpt" in done.out
+    assert checkpoint.read("mine/last.ckpt")["kdrec"]["epochs"] == 3
+
+
+def test_a_run_of_another_config_keeps_its_own(kdrec: Kdrec) -> None:
+    assert kdrec("fit", "--config", "teacher.yaml").code == 0
+    files = [only(f"checkpoints/teacher/*/{name}") for name in ("config.yaml", "run.json", "last.ckpt", "best.ckpt")]
+    before = [file.read_bytes() for file in files]
+    other = ["--data.init_args.seed", "1", "--trainer.max_epochs", "9"]
+    assert "does not belong" in kdrec("fit", "--config", "teacher.yaml", "--ckpt_path", "last", *other).sentence
+    assert [file.read_bytes() for file in files] == before
