@@ -8,6 +8,7 @@ from lightning import Trainer
 
 from kdrec.data.base import InteractionDataModule
 from kdrec.data.interactions import Interactions
+from kdrec.data.sampling import Samples
 from kdrec.data.splits import Splitter
 from kdrec.models import checkpoint
 from kdrec.models.base import Recommender
@@ -76,8 +77,9 @@ class GeneratedDataModule(InteractionDataModule):
         batch_size: int = 1024,
         num_negatives: int = 1,
         eval_batch_size: int = 256,
+        samples: Samples = "pairs",
     ) -> None:
-        super().__init__(root, splitter, batch_size, num_negatives, eval_batch_size)
+        super().__init__(root, splitter, batch_size, num_negatives, eval_batch_size, samples)
         self.num_users = num_users
         self.num_items = num_items
         self.seed = seed

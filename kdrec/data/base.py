@@ -4,7 +4,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import lightning as L
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdrec.data.interactions import Interactions
-from kdrec.data.sampling import TripleLoader
+from kdrec.data.sampling import Samples, TripleLoader
 from kdrec.data.splits import LeaveOneOut, Split, Splitter
 from kdrec.errors import InputError
 
@@ -51,6 +51,8 @@ class InteractionDataModule(L.LightningDataModule):
         batch_size: Training pairs a step and process.
         num_negatives: Items drawn for each training pair, fresh every epoch.
         eval_batch_size: Users ranked at once; bounds the memory of an evaluation.
+        samples: What an epoch draws: "pairs" in any order; "histories", the pairs of a user one after the other, which
+            suits methods that work user by user; or "users", each once with one of their items by chance.
 
     Raises:
         InputError: If a size is below 1.
@@ -67,6 +69,7 @@ class InteractionDataModule(L.LightningDataModule):
         batch_size: int = 1024,
         num_negatives: int = 1,
         eval_batch_size: int = 256,
+        samples: Samples = "pairs",
     ) -> None:
         super().__init__()
         for option, value in (
@@ -76,11 +79,17 @@ class InteractionDataModule(L.LightningDataModule):
         ):
             if value < 1:
                 raise InputError(f"{type(self).__name__}: {option} is {value}; it must be at least 1.")
+        if samples not in get_args(Samples):
+            raise InputError(
+                f"{type(self).__name__}: samples is {samples!r}; it must be one of "
+                f"{', '.join(map(repr, get_args(Samples)))}."
+            )
         self.root = Path(root)
         self.splitter = splitter or self.default_splitter
         self.batch_size = batch_size
         self.num_negatives = num_negatives
         self.eval_batch_size = eval_batch_size
+        self.samples = samples
         self._interactions: Interactions | None = None
         self._split: Split | None = None
 
@@ -120,7 +129,8 @@ class InteractionDataModule(L.LightningDataModule):
     def train_dataloader(self) -> TripleLoader:
         """Return the loader of training triples; order and negatives follow ``seed_everything``."""
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-        return TripleLoader(self.split.train, self.batch_size, self.num_negatives, seed, *self._place())
+        rank, num_ranks = self._place()
+        return TripleLoader(self.split.train, self.batch_size, self.num_negatives, seed, rank, num_ranks, self.samples)
 
     def val_dataloader(self) -> UserLoader:
         """Return the users that have validation items."""

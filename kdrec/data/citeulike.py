@@ -9,6 +9,7 @@ import pandas as pd
 
 from kdrec.data.base import InteractionDataModule
 from kdrec.data.interactions import Interactions
+from kdrec.data.sampling import Samples
 from kdrec.data.sources import Download, Source, obtain
 from kdrec.data.splits import LeaveOneOut, Splitter
 from kdrec.errors import InputError
@@ -49,6 +50,8 @@ class CiteULike(InteractionDataModule):
         batch_size: Training pairs a step and process.
         num_negatives: Items drawn for each training pair, fresh every epoch.
         eval_batch_size: Users ranked at once; bounds the memory of an evaluation.
+        samples: What an epoch draws: "pairs" in any order; "histories", the pairs of a user one after the other, which
+            suits methods that work user by user; or "users", each once with one of their items by chance.
 
     References:
         Wang, Chen and Li: Collaborative Topic Regression with Social Regularization for Tag Recommendation, IJCAI 2013.
@@ -65,8 +68,9 @@ class CiteULike(InteractionDataModule):
         batch_size: int = 1024,
         num_negatives: int = 1,
         eval_batch_size: int = 256,
+        samples: Samples = "pairs",
     ) -> None:
-        super().__init__(root, splitter, batch_size, num_negatives, eval_batch_size)
+        super().__init__(root, splitter, batch_size, num_negatives, eval_batch_size, samples)
         self.variant = variant
         self.name = f"citeulike-{variant}"
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from kdrec.data.base import InteractionDataModule
 from kdrec.data.interactions import Interactions
+from kdrec.data.sampling import Samples
 from kdrec.data.sources import folders_of
 from kdrec.data.splits import Split, Splitter
 from kdrec.data.tables import Kind, read_table
@@ -35,6 +36,8 @@ class InteractionFiles(InteractionDataModule):
         batch_size: Training pairs a step and process.
         num_negatives: Items drawn for each training pair, fresh every epoch.
         eval_batch_size: Users ranked at once; bounds the memory of an evaluation.
+        samples: What an epoch draws: "pairs" in any order; "histories", the pairs of a user one after the other, which
+            suits methods that work user by user; or "users", each once with one of their items by chance.
 
     Raises:
         InputError: If only one of ``valid`` and ``test`` is given.
@@ -55,8 +58,9 @@ class InteractionFiles(InteractionDataModule):
         batch_size: int = 1024,
         num_negatives: int = 1,
         eval_batch_size: int = 256,
+        samples: Samples = "pairs",
     ) -> None:
-        super().__init__(root, splitter, batch_size, num_negatives, eval_batch_size)
+        super().__init__(root, splitter, batch_size, num_negatives, eval_batch_size, samples)
         if (valid is None) != (test is None):
             raise InputError("InteractionFiles: give both valid and test, or neither, to have train cut.")
         self.name = name

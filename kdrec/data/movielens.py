@@ -83,6 +83,8 @@ class MovieLens100K(MovieLensDataModule):
         batch_size: Training pairs a step and process.
         num_negatives: Items drawn for each training pair, fresh every epoch.
         eval_batch_size: Users ranked at once; bounds the memory of an evaluation.
+        samples: What an epoch draws: "pairs" in any order; "histories", the pairs of a user one after the other, which
+            suits methods that work user by user; or "users", each once with one of their items by chance.
     """
 
     name = "ml-100k"
@@ -159,6 +161,8 @@ class MovieLensSmall(MovieLensDataModule):
         batch_size: Training pairs a step and process.
         num_negatives: Items drawn for each training pair, fresh every epoch.
         eval_batch_size: Users ranked at once; bounds the memory of an evaluation.
+        samples: What an epoch draws: "pairs" in any order; "histories", the pairs of a user one after the other, which
+            suits methods that work user by user; or "users", each once with one of their items by chance.
     """
 
     name = "ml-latest-small"

@@ -1,7 +1,7 @@
 """Draw training triples: every positive once an epoch, with fresh negatives, without any loop over samples."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -9,6 +9,9 @@ from torch import Tensor
 
 from kdrec.data.interactions import Interactions
 from kdrec.errors import InputError
+
+Samples = Literal["pairs", "histories", "users"]
+"""What an epoch draws: pairs in any order, pairs user by user, or every user once with one of their items."""
 
 
 class Batch(NamedTuple):
@@ -71,7 +74,8 @@ class NegativeSampler:
         """
         free = self._free[users].unsqueeze(1)
         # float64 keeps 53 bits, so the bias against a uniform integer is below num_items / 2**53
-        chance = torch.rand((len(users), num_negatives), dtype=torch.float64, generator=generator)
+        shape = len(users), num_negatives
+        chance = torch.rand(shape, dtype=torch.float64, generator=generator, device=generator.device)
         rank = (chance * free).long().clamp_(max=free - 1)
         query = (users * self._stride).unsqueeze(1) + rank
         return rank + torch.searchsorted(self._keys, query, right=True) - self._offsets[users].unsqueeze(1)
@@ -91,10 +95,18 @@ class TripleLoader:
         seed: Of the order and the negatives.
         rank: This process.
         num_ranks: How many there are.
+        samples: What an epoch draws.
     """
 
     def __init__(
-        self, train: Interactions, batch_size: int, num_negatives: int, seed: int, rank: int = 0, num_ranks: int = 1
+        self,
+        train: Interactions,
+        batch_size: int,
+        num_negatives: int,
+        seed: int,
+        rank: int = 0,
+        num_ranks: int = 1,
+        samples: Samples = "pairs",
     ) -> None:
         self.batch_size = batch_size
         self.num_negatives = num_negatives
@@ -105,6 +117,9 @@ class TripleLoader:
         # a copy: torch shares numpy's memory and does not know that an Interactions is read-only
         self._users = torch.from_numpy(train.users.copy())
         self._items = torch.from_numpy(train.items.copy())
+        self._num_users = train.num_users
+        self._samples = samples
+        self._num_drawn = int((train.user_counts > 0).sum()) if samples == "users" else len(train)
         self._negatives = NegativeSampler(train)
 
     @property
@@ -117,7 +132,7 @@ class TripleLoader:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self._users) // (self.batch_size * self.num_ranks))
+        return -(-self._num_drawn // (self.batch_size * self.num_ranks))
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the epoch's `Batch`es."""
@@ -125,9 +140,21 @@ class TripleLoader:
             int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0])
         )
         order = torch.randperm(len(self._users), generator=generator)
+        if self._samples == "users":
+            order = self._one_of_each_user(order)[torch.randperm(self._num_drawn, generator=generator)]
+        elif self._samples == "histories":
+            place = torch.randperm(self._num_users, generator=generator)
+            order = order[place[self._users[order]].argsort(stable=True)]
         users, positives = self._users[order], self._items[order]
         negatives = self._negatives.draw(users, self.num_negatives, generator)
         for start in range(0, len(users), self.batch_size * self.num_ranks):
             size = min(self.batch_size * self.num_ranks, len(users) - start)
             begin, end = (start + size * part // self.num_ranks for part in (self.rank, self.rank + 1))
             yield Batch(users[begin:end], positives[begin:end], negatives[begin:end])
+
+    def _one_of_each_user(self, order: Tensor) -> Tensor:
+        """Return the first pair of every user in a shuffled order of all pairs."""
+        places = torch.arange(len(order))
+        firsts = places.new_full((self._num_users,), len(order))
+        firsts.scatter_reduce_(0, self._users[order], places, "amin")
+        return order[firsts[firsts < len(order)]]

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kdrec.errors import InputError
+
 _RESOLUTION = 1e-7  # a share below this does not change a float32 sum
 _DENSE_ABOVE = 0.5  # share of (entity, expert) pairs above which all are computed, by large products
 _ROWS = 128  # entities at once where all experts are computed
@@ -19,15 +21,16 @@ class GroupAssignment(nn.Module):
     Args:
         student_dim: ds.
         teacher_dim: dt.
-        num_groups: K groups, each with an expert perceptron ds -> (ds + dt) // 2 -> dt.
+        num_groups: K groups, each with an expert perceptron ds -> hidden -> dt.
+        hidden_dim: Of the experts; (ds + dt) // 2 if it is left out.
 
     References:
         Kang et al., Topology Distillation for Recommender System, KDD 2021, sec. 4.2 (group assignment).
     """
 
-    def __init__(self, student_dim: int, teacher_dim: int, num_groups: int) -> None:
+    def __init__(self, student_dim: int, teacher_dim: int, num_groups: int, hidden_dim: int | None = None) -> None:
         super().__init__()
-        hidden = (student_dim + teacher_dim) // 2
+        hidden = hidden_dim or (student_dim + teacher_dim) // 2
         self.selector = nn.Linear(teacher_dim, num_groups)
         self.first = nn.Parameter(torch.empty(num_groups, hidden, student_dim))
         self.first_bias = nn.Parameter(torch.empty(num_groups, hidden))
@@ -44,6 +47,11 @@ class GroupAssignment(nn.Module):
         """Return each entity's group: (n, dt) -> (n,) int64; no noise, no gradient."""
         with torch.no_grad():
             return self.selector(teacher).argmax(1)
+
+    def use(self, teacher: Tensor) -> tuple[float, float]:
+        """Return how many groups have members among (n, dt), and the largest one's share of them."""
+        sizes = torch.bincount(self.groups(teacher), minlength=self.selector.out_features)
+        return float((sizes > 0).sum()), float(sizes.max() / sizes.sum())
 
     def forward(self, student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         """Return the sum over entities of |e^t - sum_k z_k f_k(e^s)|^2, and each entity's group (n,).
@@ -71,6 +79,22 @@ def gumbel_shares(logits: Tensor, temperature: float) -> Tensor:
     chances = functional.softmax(logits, dim=1)
     noise = torch.rand_like(chances).clamp_(min=1e-30).log_().neg_().log_().neg_()
     return functional.softmax((torch.log(chances + 1e-10) + noise) / temperature, dim=1)
+
+
+def expert_width(student_dim: int, teacher_dim: int) -> int:
+    """Return the hidden width that DE gives its experts: between ds and dt, or half of them where they are equal."""
+    return max(1, student_dim // 2) if student_dim == teacher_dim else (student_dim + teacher_dim) // 2
+
+
+def require_temperatures(method: object, first: float, last: float) -> None:
+    """Raise InputError if a method's first or last temperature gives shares that are no numbers."""
+    if not all(1e-30 <= temperature < math.inf for temperature in (first, last)):
+        raise InputError(f"{type(method).__name__}: temperatures {first} and {last} must be at least 1e-30.")
+
+
+def cooled(first: float, last: float, progress: float) -> float:
+    """Return the temperature after a share of the training: it falls geometrically from first to last."""
+    return first * (last / first) ** progress
 
 
 class _AssignmentLoss(torch.autograd.Function):

@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -95,15 +96,29 @@ class Distiller(nn.Module, ABC):
     Args:
         weight: Factor of the method's loss. Losses are sums over a batch, so a weight belongs to a batch size.
 
+    Attributes:
+        reads_vectors: Whether it reads the vectors of users and items; a method of scores or lists does not.
+
     Raises:
         InputError: If the weight is negative or infinite.
     """
+
+    reads_vectors: ClassVar[bool] = True
 
     def __init__(self, weight: float) -> None:
         super().__init__()
         if not 0 <= weight < math.inf:
             raise InputError(f"{type(self).__name__}: weight is {weight}; it must be a number and not negative.")
         self.weight = weight
+
+    def require_models(self, student: Recommender, teacher: Teacher) -> None:
+        """Raise InputError if the method reads vectors and one of the models has none."""
+        for role, model in (("student", student), ("teacher", teacher.recommender)):
+            if self.reads_vectors and not model.has_vectors:
+                raise InputError(
+                    f"{type(self).__name__} compares vectors and the {role}, {type(model).__name__}, has none; choose "
+                    f"another {role}, or a distiller that reads scores or lists."
+                )
 
     def bind(self, student: Recommender, teacher: Teacher, train: Interactions) -> None:
         """Build what the method trains, now that student, teacher and data are known."""
@@ -139,6 +154,13 @@ def num_ranks() -> int:
         if torch.distributed.is_available() and torch.distributed.is_initialized()
         else 1
     )
+
+
+def vector_widths(student: Recommender, teacher: Teacher) -> tuple[int, int]:
+    """Return the widths ds and dt of the two models' vectors."""
+    with torch.no_grad():
+        ours = student.user_vectors(torch.zeros(1, dtype=torch.int64, device=student.device))
+    return ours.shape[1], teacher.user_vectors().shape[1]
 
 
 def batch_entities(batch: Batch, negatives: bool = True) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,5 @@
 """Hierarchical Topology Distillation."""
 
-import math
 from typing import Literal
 
 import torch
@@ -8,8 +7,15 @@ from torch import Tensor
 
 from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
-from kdrec.distillation.assignment import GroupAssignment
-from kdrec.distillation.base import Distiller, Teacher, batch_entities, num_ranks, require_choice
+from kdrec.distillation.assignment import GroupAssignment, cooled, require_temperatures
+from kdrec.distillation.base import (
+    Distiller,
+    Teacher,
+    batch_entities,
+    num_ranks,
+    require_choice,
+    vector_widths,
+)
 from kdrec.distillation.topology import grouped_distance, normalise, prototypes
 from kdrec.errors import InputError
 from kdrec.models.base import Recommender
@@ -58,8 +64,7 @@ class HTD(Distiller):
             raise InputError(f"HTD: gamma is {gamma}; it must lie between 0 and 1.")
         if num_groups < 1:
             raise InputError(f"HTD: num_groups is {num_groups}; it must be at least 1.")
-        if not all(1e-30 <= temperature < math.inf for temperature in (first_temperature, last_temperature)):
-            raise InputError(f"HTD: temperatures {first_temperature} and {last_temperature} must be at least 1e-30.")
+        require_temperatures(self, first_temperature, last_temperature)
         require_choice(self, "group_level", group_level, ("Group(P,e)", "Group(P,P)"))
         require_choice(self, "mode", mode, ("reference", "paper"))
         require_choice(self, "scope", scope, ("batch", "positives", "all"))
@@ -76,14 +81,13 @@ class HTD(Distiller):
 
     def bind(self, student: Recommender, teacher: Teacher, train: Interactions) -> None:
         """As `Distiller.bind`: builds selectors and experts of both sides."""
-        student_dim = student.user_vectors(torch.zeros(1, dtype=torch.int64, device=student.device)).shape[1]
-        teacher_dim = teacher.user_vectors().shape[1]
-        self.users = GroupAssignment(student_dim, teacher_dim, self.num_groups)
-        self.items = GroupAssignment(student_dim, teacher_dim, self.num_groups)
+        widths = vector_widths(student, teacher)
+        self.users = GroupAssignment(*widths, self.num_groups)
+        self.items = GroupAssignment(*widths, self.num_groups)
 
     def on_epoch_start(self, progress: float) -> None:
         """As `Distiller.on_epoch_start`: lowers the temperature."""
-        self.temperature = self.first_temperature * (self.last_temperature / self.first_temperature) ** progress
+        self.temperature = cooled(self.first_temperature, self.last_temperature, progress)
 
     def figures(self, teacher: Teacher) -> dict[str, float]:
         """As `Distiller.figures`: the temperature and, for each side, groups in use and the largest one's share."""
@@ -92,9 +96,7 @@ class HTD(Distiller):
             ("users", self.users, teacher.user_vectors()),
             ("items", self.items, teacher.item_vectors()),
         ):
-            sizes = torch.bincount(side.groups(vectors), minlength=self.num_groups)
-            result[f"htd_{name}_groups"] = float((sizes > 0).sum())
-            result[f"htd_{name}_largest"] = float(sizes.max() / sizes.sum())
+            result[f"htd_{name}_groups"], result[f"htd_{name}_largest"] = side.use(vectors)
         return result
 
     def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:

@@ -2,11 +2,15 @@
 
 import itertools
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from kdrec.data.interactions import Interactions
+from kdrec.data.sampling import Batch
+from kdrec.errors import InputError
 
 
 class Recommender(nn.Module, ABC):
@@ -18,10 +22,13 @@ class Recommender(nn.Module, ABC):
     Attributes:
         num_users: Rows of the user table; 0 before `build`.
         num_items: Rows of the item table; 0 before `build`.
+        has_vectors: Whether users and items have vectors that vector methods can read.
     """
 
     num_users: int = 0
     num_items: int = 0
+    has_vectors: ClassVar[bool] = True
+    _kept: tuple[str, ...] = ()
 
     @property
     def is_built(self) -> bool:
@@ -47,13 +54,50 @@ class Recommender(nn.Module, ABC):
         self.num_users = num_users
         self.num_items = num_items
 
-    @abstractmethod
-    def user_vectors(self, users: Tensor) -> Tensor:
-        """Return the representation that vector methods read: (B,) int64 -> (B, d)."""
+    def keep(self, **tensors: Tensor) -> None:
+        """Hold what inference needs of the training data as buffers that take a file's shape when they are loaded.
 
-    @abstractmethod
+        Args:
+            **tensors: By the names of the buffers. `build` registers empty ones with the right types and dimensions,
+                `bind` the real ones.
+        """
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor)
+        self._kept = tuple(dict.fromkeys((*self._kept, *tensors)))
+
+    def require_sound(self) -> None:
+        """Raise ValueError, saying what is wrong, if kept data that was loaded cannot belong to this model."""
+
+    def objective(self, batch: Batch) -> Tensor | None:
+        """Return the loss of an architecture that learns by one of its own, in place of a ranking loss.
+
+        Args:
+            batch: Training triples; such a model usually reads only ``users``, and wants ``samples: users`` of the data
+                module, which gives every user once an epoch.
+
+        Returns:
+            Scalar, **summed** over the batch; or None, and the training module's ranking loss is taken.
+        """
+        return None
+
+    def user_vectors(self, users: Tensor) -> Tensor:
+        """Return the representation that vector methods read: (B,) int64 -> (B, d).
+
+        Raises:
+            InputError: If the architecture has none (``has_vectors``).
+        """
+        self._lack_vectors()
+
     def item_vectors(self, items: Tensor) -> Tensor:
-        """Return the representation that vector methods read: (B,) int64 -> (B, d)."""
+        """Return the representation that vector methods read: (B,) int64 -> (B, d).
+
+        Raises:
+            InputError: If the architecture has none (``has_vectors``).
+        """
+        self._lack_vectors()
+
+    def _lack_vectors(self) -> NoReturn:
+        raise InputError(f"{type(self).__name__} has no vectors of users and items; use its scores or lists.")
 
     @abstractmethod
     def score(self, users: Tensor, items: Tensor) -> Tensor:
@@ -82,6 +126,13 @@ class Recommender(nn.Module, ABC):
         Returns:
             (B, num_items) scores, equal to `score` of each pair.
         """
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        for name in self._kept:
+            ours, theirs = getattr(self, name), state_dict.get(prefix + name)
+            if isinstance(theirs, Tensor) and theirs.dim() == ours.dim() and theirs.dtype == ours.dtype:
+                self.register_buffer(name, ours.new_empty(theirs.shape))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def num_parameters(self) -> int:
         """Count the numbers that training finds, whether they are frozen now or not."""

@@ -167,6 +167,7 @@ def restore(path: str | Path, content: dict[str, Any] | None = None) -> Recommen
             name.removeprefix(PREFIX): value for name, value in content["state_dict"].items() if name.startswith(PREFIX)
         }
         recommender.load_state_dict(weights)
+        recommender.require_sound()
     except (ImportError, AttributeError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise InputError(
             f"The model in {path} cannot be rebuilt: {_first_line(error)}; use the kdrec version that wrote it "

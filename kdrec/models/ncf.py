@@ -45,11 +45,11 @@ class NCF(Recommender):
         super().__init__()
         if embedding_dim < 1 or num_layers < 1 or min_width < 1:
             raise InputError(
-                f"NCF: embedding_dim {embedding_dim}, num_layers {num_layers} and min_width {min_width} "
-                f"must be at least 1."
+                f"{type(self).__name__}: embedding_dim {embedding_dim}, num_layers {num_layers} and "
+                f"min_width {min_width} must be at least 1."
             )
         if not 0 <= dropout < 1:
-            raise InputError(f"NCF: dropout is {dropout}; it must be at least 0 and below 1.")
+            raise InputError(f"{type(self).__name__}: dropout is {dropout}; it must be at least 0 and below 1.")
         self.embedding_dim = embedding_dim
         self.num_layers = num_layers
         self.dropout = dropout
@@ -107,7 +107,7 @@ class NCF(Recommender):
     def _item_halves(self, items: Tensor) -> Tensor:
         """Compute the halves of ``items``, by way of the whole catalogue where that has fewer rows."""
         if items.numel() > self.num_items:
-            return functional.embedding(items, self.encode_catalogue())
+            return functional.embedding(items, self._item_half(self.items.weight))
         return self._item_half(self.items(items))
 
     def _item_half(self, vectors: Tensor) -> Tensor:

@@ -75,14 +75,14 @@ def _draw_sizes(axes: "Axes", study: Study, results: Mapping[Cell, Result]) -> N
                 sizes, means, deviations, label=method, color=f"C{number}", marker=MARKERS[number % len(MARKERS)],
                 markersize=5, capsize=3,
             )  # fmt: skip
-    teachers = [result for cell, result in results.items() if cell.method == TEACHER]
-    if teachers:
+    for name in study.teachers:
+        teachers = [r for cell, r in results.items() if (cell.method, cell.student) == (TEACHER, name)]
+        if not teachers:
+            continue
         mean = statistics.fmean(result.metrics[study.metric] for result in teachers)
-        size = teachers[0].bytes / 2**20
+        told = f"{TEACHER} {name}".strip() + f", {teachers[0].bytes / 2**20:.1f} MiB"
         axes.axhline(mean, color="0.6", linestyle="--", linewidth=1, zorder=0)
-        axes.text(
-            0.02, mean, f"teacher, {size:.1f} MiB", transform=axes.get_yaxis_transform(), va="bottom", color="0.4"
-        )
+        axes.text(0.02, mean, told, transform=axes.get_yaxis_transform(), va="bottom", color="0.4")
     log_axis(axes, (r.bytes / 2**20 for r in results.values()), "size of the deployed model, MiB")
     axes.set_ylabel(f"test {study.metric}")
     axes.grid(alpha=0.3)
@@ -91,14 +91,15 @@ def _draw_sizes(axes: "Axes", study: Study, results: Mapping[Cell, Result]) -> N
 
 def _draw_curves(axes: "Axes", study: Study, results: Mapping[Cell, Result], student: str) -> None:
     """Draw the validation metric over the epochs, the mean over seeds, for each method of a student."""
-    for number, method in enumerate([*study.methods, TEACHER]):
-        wanted = "" if method == TEACHER else student
-        curves = [dict(r.curve) for c, r in results.items() if (c.method, c.student) == (method, wanted) and r.curve]
+    lines = [(method, student) for method in study.methods] + [(TEACHER, name) for name in study.teachers]
+    for number, (method, of) in enumerate(lines):
+        curves = [dict(r.curve) for c, r in results.items() if (c.method, c.student) == (method, of) and r.curve]
         if not curves:
             continue
         epochs = sorted(set.intersection(*(set(curve) for curve in curves)))
         means = [statistics.fmean(curve[epoch] for curve in curves) for epoch in epochs]
         style: dict[str, Any] = {"color": "0.6", "linestyle": "--"} if method == TEACHER else {"color": f"C{number}"}
-        axes.plot(epochs, means, label=method, linewidth=1.4, **style)
+        label = method if method != TEACHER else f"{TEACHER} {of}".strip()
+        axes.plot(epochs, means, label=label, linewidth=1.4, **style)
     axes.set_title(f"student {student}" if student else "student", fontsize="medium")
     axes.grid(alpha=0.3)

@@ -1,5 +1,6 @@
 """A study file: which models, methods and seeds are compared, spelled out as cells."""
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ import yaml
 from kdrec.errors import InputError, nearest
 
 TEACHER = "teacher"
-_KEYS = ("name", "metric", "checkpoint", "teacher", "methods", "grid", "options")
-_BLOCK_KEYS = ("students", "methods", "seeds")
+_KEYS = ("name", "metric", "checkpoint", "teacher", "teachers", "methods", "grid", "options")
+_BLOCK_KEYS = ("students", "methods", "teachers", "seeds")
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,13 @@ class Cell:
     """One fit.
 
     Attributes:
-        method: Its name in the study, "teacher" for the teacher.
-        student: What sets the students of a method apart, such as "20" or "embedding_dim=20 init_std=1.0"; "" for the
-            teacher.
+        method: Its name in the study, "teacher" for a teacher; where there are several, "FTD of ncf".
+        student: What sets the students of a method apart, such as "20" or "embedding_dim=20 init_std=1.0"; of a
+            teacher its name, "" if there is but one.
         seed: Of everything.
         arguments: Options of ``kdrec fit``, the config first; the teacher's checkpoint is not among them.
         needs_teacher: Whether the seed's teacher must be there first.
+        teacher: Which one, if there are several.
     """
 
     method: str
@@ -33,6 +35,7 @@ class Cell:
     seed: int
     arguments: tuple[str, ...]
     needs_teacher: bool = False
+    teacher: str = ""
 
     @property
     def name(self) -> str:
@@ -70,7 +73,13 @@ class Study:
         """Return the cell that must be finished before this one."""
         if not cell.needs_teacher:
             return None
-        return next(other for other in self.cells if (other.method, other.seed) == (TEACHER, cell.seed))
+        wanted = (TEACHER, cell.teacher, cell.seed)
+        return next(other for other in self.cells if (other.method, other.student, other.seed) == wanted)
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """The names of the teachers, as their cells have them; one alone is called ""."""
+        return tuple(dict.fromkeys(cell.student for cell in self.cells if cell.method == TEACHER))
 
 
 def read_study(path: Path) -> Study:
@@ -100,26 +109,40 @@ def read_study(path: Path) -> Study:
     }
     if TEACHER in configs:
         raise InputError(f"{path}: the name {TEACHER!r} is taken by the teacher; give that method another.")
-    cells = _cells(content["grid"], configs, path)
-    wanted = sorted({cell.seed for cell in cells if cell.needs_teacher})
-    if wanted and "teacher" not in content:
-        needy = next(cell.method for cell in cells if cell.needs_teacher)
-        raise InputError(f"{path}: there is no teacher, and {needy} needs one; add teacher: CONFIG.")
-    teachers = []
-    if "teacher" in content:
-        arguments, _ = _method(content["teacher"], path, "teacher", shared)
-        teachers = [Cell(TEACHER, "", seed, (*arguments, *_seed(seed))) for seed in wanted]
+    masters = _teachers(content, path, shared)
+    cells = _cells(content["grid"], configs, list(masters), path)
+    wanted = dict.fromkeys((cell.teacher, cell.seed) for cell in cells if cell.needs_teacher)
+    teachers = [
+        Cell(TEACHER, teacher, seed, (*masters[teacher], *_seed(seed)))
+        for teacher, seed in sorted(wanted, key=lambda pair: (list(masters).index(pair[0]), pair[1]))
+    ]
+    order = [f"{method} of {teacher}" if teacher else method for method in configs for teacher in ("", *masters)]
+    made = {cell.method for cell in cells}
     return Study(
         name,
         str(content["metric"]),
         checkpoint,
-        tuple(configs),
+        tuple(configs) if len(masters) < 2 else tuple(method for method in dict.fromkeys(order) if method in made),
         tuple(dict.fromkeys(cell.student for cell in cells)),
         (*teachers, *cells),
     )
 
 
-def _cells(grid: Any, configs: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]], path: Path) -> list[Cell]:
+def _teachers(content: Mapping[str, Any], path: Path, shared: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Return the options of ``kdrec fit`` for each teacher by its name; one alone is called ""."""
+    if "teacher" in content and "teachers" in content:
+        raise InputError(f"{path}: it has teacher and teachers; give one of them.")
+    if "teacher" in content:
+        return {"": _method(content["teacher"], path, "teacher", shared)[0]}
+    named = content.get("teachers", {})
+    if not isinstance(named, Mapping):
+        raise InputError(f"{path}: teachers must map each teacher's name to its config, and is {str(named)[:80]!r}.")
+    return {str(name): _method(given, path, f"teachers.{name}", shared)[0] for name, given in named.items()}
+
+
+def _cells(
+    grid: Any, configs: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]], teachers: Sequence[str], path: Path
+) -> list[Cell]:
     """Spell out the blocks of a grid."""
     if not isinstance(grid, Sequence) or isinstance(grid, str) or not grid:
         raise InputError(f"{path}: grid must be a list of blocks, each with students, methods and seeds.")
@@ -132,12 +155,23 @@ def _cells(grid: Any, configs: Mapping[str, tuple[tuple[str, ...], dict[str, Any
             if method not in configs:
                 raise InputError(f"{path}: {where} names the unknown method {method!r}; {nearest(method, configs)}")
             arguments, config = configs[method]
-            for student in students:
+            needs_teacher = "teacher" in config
+            if needs_teacher and not teachers:
+                raise InputError(f"{path}: there is no teacher, and {method} needs one; add teacher: CONFIG.")
+            masters = [""]
+            if needs_teacher:
+                masters = [*map(str, _listed(block.get("teachers", list(teachers)), path, f"{where}.teachers"))]
+            for student, teacher in itertools.product(students, masters):
+                if needs_teacher and teacher not in teachers:
+                    raise InputError(
+                        f"{path}: {where} names the unknown teacher {teacher!r}; {nearest(teacher, teachers)}"
+                    )
                 label, options = _student(student, config, path, where)
+                name = f"{method} of {teacher}" if teacher else method
                 for seed in _listed(block.get("seeds", [0]), path, f"{where}.seeds"):
                     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
                         raise InputError(f"{path}: {where}.seeds holds {seed!r}; seeds are whole numbers from 0 on.")
-                    cell = Cell(method, label, seed, (*arguments, *options, *_seed(seed)), "teacher" in config)
+                    cell = Cell(name, label, seed, (*arguments, *options, *_seed(seed)), needs_teacher, teacher)
                     if other := cells.get(cell.name):
                         raise InputError(
                             f"{path}: the cell {cell.label!r} stands in the grid twice; take one out."

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from kdrec.studies.results import PER_USER, TABLE, Result, as_rows, folder_of, r
 Results = Mapping[Cell, Result]
 
 _SIZE = ("student", "parameters", "MiB")
+_SIDE_BY_SIDE = 8  # methods that a page is wide enough for
 
 
 def write_tables(study: Study, results: Results, output: Path) -> list[Path]:
@@ -74,7 +76,8 @@ def markdown(study: Study, results: Results, output: Path) -> str:
 def significance(study: Study, results: Results, output: Path) -> list[tuple[str, Comparison]]:
     """Compare every two methods of each student, and each with the teacher: (student, comparison).
 
-    All pairs are corrected together.
+    Where there are several teachers, what learned of one is not compared with what learned of another. All pairs are
+    corrected together.
     """
     values: dict[str, np.ndarray] = {}
     pairs: list[tuple[str, str]] = []
@@ -88,11 +91,18 @@ def significance(study: Study, results: Results, output: Path) -> list[tuple[str
                     raise InputError(f"{folder_of(output, cell)} was tested on other users than the cells before it.")
                 users = ids
                 rows.append(row)
-        values[f"{method}\n{student}"] = np.stack(rows)
+        key = f"{TEACHER} {student}".strip() + "\n" if method == TEACHER else f"{method}\n{student}"
+        values[key] = np.stack(rows)
     for student in study.students:
-        names = [f"{method}\n{student}" for method in reversed(study.methods)] + [f"{TEACHER}\n"]
-        known = [name for name in names if name in values]
-        pairs += [(first, second) for place, first in enumerate(known) for second in known[place + 1 :]]
+        source = {cell.method: cell.teacher for cell in study.cells if cell.needs_teacher}
+        names = {f"{method}\n{student}": source.get(method) for method in reversed(study.methods)}
+        teachers = {f"{TEACHER} {teacher}".strip() + "\n": teacher for teacher in study.teachers}
+        names |= teachers
+        pairs += [
+            (first, second)
+            for first, second in itertools.combinations([name for name in names if name in values], 2)
+            if first not in teachers and (names[first] == names[second] or None in (names[first], names[second]))
+        ]
     return [
         (
             c.first.partition("\n")[2],
@@ -105,30 +115,46 @@ def significance(study: Study, results: Results, output: Path) -> list[tuple[str
 def summary_table(study: Study, results: Results) -> Table:
     """Lay out the metric by student and method for the terminal."""
     table = Table(title=f"{study.name}: test {study.metric}", box=box.SIMPLE_HEAD, title_justify="left")
-    for number, name in enumerate([*_SIZE, *study.methods]):
-        table.add_column(name, justify="left" if not number else "right")
-    for row in _size_rows(study, results):
+    columns, rows, num_texts = _main_table(study, results)
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number < num_texts else "right")
+    for row in rows:
         table.add_row(*row)
     return table
 
 
 def _by_size(study: Study, results: Results) -> str:
-    return markdown_table([*_SIZE, *study.methods], _size_rows(study, results), num_texts=1)
+    return markdown_table(*_main_table(study, results))
+
+
+def _main_table(study: Study, results: Results) -> tuple[list[str], list[list[str]], int]:
+    """Return (columns, rows, columns of text): methods side by side, or, if they are many, one below the other."""
+    if len(study.methods) <= _SIDE_BY_SIDE:
+        return [*_SIZE, *study.methods], _size_rows(study, results), 1
+    rows = []
+    for method, student in _groups(study, results):
+        some = [result for cell, result in results.items() if (cell.method, cell.student) == (method, student)]
+        size = f"{some[0].bytes / 2**20:.2f}"
+        rows.append([method, student, f"{some[0].parameters:,}", size, _spread(some, study.metric)])
+    return ["method", *_SIZE, study.metric], rows, 2
 
 
 def _size_rows(study: Study, results: Results) -> list[list[str]]:
-    """Return a row for the teacher and each student: label, parameters, MiB deployed, the metric by method."""
+    """Return a row for each teacher and student: label, parameters, MiB deployed, the metric by method."""
     rows = []
-    teachers = [result for cell, result in results.items() if cell.method == TEACHER]
-    if teachers:
-        cells = [_spread(teachers, study.metric), *[""] * (len(study.methods) - 1)]
-        rows.append([TEACHER, f"{teachers[0].parameters:,}", f"{teachers[0].bytes / 2**20:.2f}", *cells])
+    teachers: list[Result] = []
+    for name in study.teachers:
+        teachers = [r for cell, r in results.items() if (cell.method, cell.student) == (TEACHER, name)]
+        if teachers:
+            cells = [_spread(teachers, study.metric), *[""] * (len(study.methods) - 1)]
+            label = f"{TEACHER} {name}".strip()
+            rows.append([label, f"{teachers[0].parameters:,}", f"{teachers[0].bytes / 2**20:.2f}", *cells])
     students = {cell: result for cell, result in results.items() if cell.method != TEACHER}
     sizes = dict.fromkeys((cell.student, students[cell].bytes) for cell in study.cells if cell in students)
     for student, size in sizes:  # methods may make different sizes of one student
         some = {cell: result for cell, result in students.items() if (cell.student, result.bytes) == (student, size)}
         by_method = [[result for cell, result in some.items() if cell.method == method] for method in study.methods]
-        share = f" ({size / teachers[0].bytes:.1%})" if teachers else ""
+        share = f" ({size / teachers[0].bytes:.1%})" if teachers and len(study.teachers) == 1 else ""
         parameters = next(iter(some.values())).parameters
         told = [student, f"{parameters:,}", f"{size / 2**20:.2f}{share}"]
         rows.append([*told, *(_spread(found, study.metric) for found in by_method)])

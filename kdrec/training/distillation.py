@@ -57,6 +57,7 @@ class DistillationModule(RankingModule):
         super().configure_model()
         if self.teacher is None and self.trainer.state.fn == "fit":
             self.teacher = Teacher.load(self.teacher_path, self.train_data)
+            self.distiller.require_models(self.recommender, self.teacher)
             self.distiller.bind(self.recommender, self.teacher, self.train_data)
 
     def on_fit_start(self) -> None:

@@ -110,8 +110,8 @@ class RankingModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule."""
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        if not parameters:
-            raise InputError(f"{type(self.recommender).__name__} has nothing to train; choose another recommender.")
+        if not parameters:  # Lightning saves nothing before an optimizer's first step, so one steps over a stand-in
+            return torch.optim.SGD([torch.zeros(1, requires_grad=True)])
         optimizer = self.optimizer(parameters)
         if isinstance(optimizer, LazyAdam):
             let_embeddings_be_sparse(self)
@@ -121,8 +121,16 @@ class RankingModule(L.LightningModule):
 
     # Training
 
+    @property
+    def _learns(self) -> bool:
+        """Whether there is anything to train; popularity or a closed form is complete as soon as it is bound."""
+        return any(parameter.requires_grad for parameter in self.recommender.parameters())
+
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """Return the named terms whose sum is the loss."""
+        own = self.recommender.objective(batch)
+        if own is not None:
+            return {"base": own}
         items = torch.cat((batch.positives.unsqueeze(1), batch.negatives), dim=1)
         scores = self.recommender.score(batch.users, items)
         return {"base": self.loss(scores[:, 0], scores[:, 1:])}
@@ -133,6 +141,8 @@ class RankingModule(L.LightningModule):
         Raises:
             InputError: If a term of a step before is no finite number.
         """
+        if not self._learns:
+            return torch.zeros((), device=self.device, requires_grad=True)
         terms = self.terms(batch)
         if self._terms.is_full(terms):
             divergence.require_finite_terms(self._terms, self)

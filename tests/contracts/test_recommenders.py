@@ -1,12 +1,18 @@
 """What every architecture promises."""
 
+import importlib
+from pathlib import Path
+
 import pytest
 import torch
 
+from kdrec.data.sampling import Batch
+from kdrec.errors import InputError
 from kdrec.models import checkpoint
 from kdrec.models.base import DotProductRecommender, Recommender
+from kdrec.models.history import HistoryRecommender
 from tests.discovery import subclasses
-from tests.generated import generate
+from tests.generated import content_of, generate
 
 TRAIN = generate(num_users=9, num_items=13)
 MODELS = [model for model in subclasses("models", Recommender) if model is not DotProductRecommender]
@@ -14,9 +20,15 @@ every_model = pytest.mark.parametrize("architecture", MODELS, ids=lambda model: 
 USERS = torch.tensor([3, 0, 8, 3])
 
 
+def made(architecture: type[Recommender]) -> Recommender:
+    """Return an unbuilt model: ``make()`` of ``tests/models/test_NAME.py``, if defaults alone will not do."""
+    tests = importlib.import_module(f"tests.models.test_{architecture.__module__.rpartition('.')[2]}")
+    return tests.make() if hasattr(tests, "make") else architecture()
+
+
 def bound(architecture: type[Recommender]) -> Recommender:
     torch.manual_seed(0)
-    model = architecture()
+    model = made(architecture)
     model.bind(TRAIN)
     return model.eval()
 
@@ -27,7 +39,7 @@ def test_there_are_models() -> None:
 
 @every_model
 def test_is_unbuilt_until_bound(architecture: type[Recommender]) -> None:
-    assert not architecture().is_built
+    assert not made(architecture).is_built
     model = bound(architecture)
     assert (model.is_built, model.num_users, model.num_items) == (True, 9, 13)
 
@@ -35,6 +47,11 @@ def test_is_unbuilt_until_bound(architecture: type[Recommender]) -> None:
 @every_model
 def test_vectors_are_one_row_an_entity(architecture: type[Recommender]) -> None:
     model = bound(architecture)
+    if not model.has_vectors:
+        for vectors in (model.user_vectors, model.item_vectors):
+            with pytest.raises(InputError, match=f"{architecture.__name__} has no vectors"):
+                vectors(torch.arange(3))
+        return
     users, items = model.user_vectors(USERS), model.item_vectors(torch.arange(13))
     assert users.shape[0] == 4
     assert items.shape[0] == 13
@@ -83,3 +100,37 @@ def test_every_parameter_gets_a_gradient(architecture: type[Recommender]) -> Non
 @every_model
 def test_moves_in_whole_to_another_precision(architecture: type[Recommender]) -> None:
     assert bound(architecture).double().score_all(USERS).dtype == torch.float64
+
+
+@every_model
+def test_strangers_are_served_as_users_with_their_histories_are(architecture: type[Recommender]) -> None:
+    model = bound(architecture)
+    if not isinstance(model, HistoryRecommender):
+        return
+    offsets, items = model.histories(USERS)
+    torch.testing.assert_close(model.score_histories(offsets, items), model.score_all(USERS))
+    nobody = model.score_histories(torch.tensor([0, 0, 0]), items[:0], model.encode_catalogue())
+    assert nobody.shape == (2, 13)
+    assert nobody.isfinite().all()
+    torch.testing.assert_close(nobody[0], nobody[1])
+
+
+@every_model
+def test_its_own_objective_is_finite_and_moves_every_parameter(architecture: type[Recommender]) -> None:
+    model = bound(architecture).train()
+    loss = model.objective(Batch(torch.arange(9), torch.arange(9), torch.arange(9).unsqueeze(1)))
+    if loss is None:
+        return
+    assert loss.dim() == 0
+    assert torch.isfinite(loss)
+    loss.backward()
+    assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    nothing = torch.empty(0, dtype=torch.int64)
+    assert torch.isfinite(model.objective(Batch(nothing, nothing, nothing.view(0, 1))))
+
+
+@every_model
+def test_survives_a_checkpoint(architecture: type[Recommender], tmp_path: Path) -> None:
+    model = bound(architecture)
+    torch.save(content_of(model, TRAIN), tmp_path / "model.ckpt")
+    assert torch.equal(checkpoint.restore(tmp_path / "model.ckpt").score_all(USERS), model.score_all(USERS))

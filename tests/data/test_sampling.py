@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch, NegativeSampler, TripleLoader
 from kdrec.data.splits import Split
 from kdrec.errors import InputError
+from tests.generated import generate
 
 
 def log(touched: list[list[int]], num_items: int) -> Interactions:
@@ -19,7 +22,7 @@ def draw(train: Interactions, users: list[int], num_negatives: int, seed: int = 
     return NegativeSampler(train).draw(torch.tensor(users, dtype=torch.int64), num_negatives, generator)
 
 
-def loader(train: Interactions, batch_size: int = 7, rank: int = 0, num_ranks: int = 1, **options: int) -> TripleLoader:
+def loader(train: Interactions, batch_size: int = 7, rank: int = 0, num_ranks: int = 1, **options: Any) -> TripleLoader:
     return TripleLoader(
         train, batch_size, **({"num_negatives": 2, "seed": 5} | options), rank=rank, num_ranks=num_ranks
     )
@@ -210,3 +213,46 @@ def test_batches_do_not_share_memory_with_the_data(split: Split) -> None:
     for batch in loader(split.train):
         batch.users.zero_()
     assert np.array_equal(split.train.users, before)
+
+
+def test_by_user_every_user_comes_once_with_any_of_their_items() -> None:
+    train = generate(num_users=11, num_items=30)
+    triples = loader(train, batch_size=4, samples="users")
+    assert len(triples) == len(list(triples)) == 3
+    seen: dict[int, set[int]] = {user: set() for user in range(11)}
+    orders = set()
+    for number in range(60):
+        batch = epoch(triples, number)
+        assert sorted(batch.users.tolist()) == list(range(11))
+        orders.add(tuple(batch.users.tolist()))
+        for user, item in zip(batch.users.tolist(), batch.positives.tolist(), strict=True):
+            seen[user].add(item)
+    own = {user: set(train.items[train.users == user].tolist()) for user in range(11)}
+    assert seen == own, "every item has its turn, and no other"
+    assert len(orders) == 60
+    assert [*epoch(triples, 3).users] == [*epoch(triples, 3).users]
+
+
+def test_by_user_the_ranks_share_what_one_process_sees() -> None:
+    train = generate(num_users=11, num_items=30)
+    whole = epoch(loader(train, batch_size=6, samples="users"), 2)
+    parts = [list(loader(train, batch_size=3, rank=rank, num_ranks=2, samples="users")) for rank in (0, 1)]
+    assert [len(part) for part in parts] == [2, 2]
+    together = [user for batches in parts for batch in batches for user in batch.users.tolist()]
+    assert sorted(together) == sorted(whole.users.tolist())
+
+
+def test_histories_come_user_by_user_in_another_order_every_epoch() -> None:
+    train = generate(num_users=11, num_items=30)
+    triples = loader(train, batch_size=16, samples="histories")
+    orders = set()
+    for number in range(5):
+        batch = epoch(triples, number)
+        assert sorted(zip(batch.users.tolist(), batch.positives.tolist(), strict=True)) == sorted(
+            zip(train.users.tolist(), train.items.tolist(), strict=True)
+        )
+        users = batch.users.unique_consecutive()
+        assert len(users) == 11, "all pairs of a user stand together"
+        orders.add((tuple(users.tolist()), tuple(batch.positives.tolist())))
+    assert len(orders) == 5
+    assert {len(part.users) for part in list(triples)[:-1]} == {16}

@@ -6,6 +6,7 @@ import torch
 
 from kdrec.data.sampling import Batch
 from kdrec.distillation.base import Distiller, Teacher, batch_entities
+from kdrec.distillation.ftd import FTD
 from kdrec.errors import InputError
 from kdrec.models.bpr import BPR
 from kdrec.models.ncf import NCF
@@ -85,3 +86,16 @@ def test_a_negative_weight_is_refused() -> None:
 
     with pytest.raises(InputError, match="Nothing: weight is -1"):
         Nothing(-1.0)
+
+
+class Vectorless(BPR):
+    has_vectors = False
+
+
+@pytest.mark.parametrize(("student", "teacher", "role"), [(BPR, Vectorless, "teacher"), (Vectorless, BPR, "student")])
+def test_vectors_are_not_read_where_there_are_none(student: type[BPR], teacher: type[BPR], role: str) -> None:
+    models = student(2), teacher(3)
+    for model in models:
+        model.build(3, 4)
+    with pytest.raises(InputError, match=f"FTD compares vectors and the {role}, Vectorless, has none"):
+        FTD().require_models(models[0], Teacher(models[1]))

@@ -82,12 +82,11 @@ def test_lists_equal_plain(length: int) -> None:
 
 def test_shortcut_reads_the_catalogue_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model, calls = build().eval(), []
-    encode = model.encode_catalogue
-    monkeypatch.setattr(model, "encode_catalogue", lambda: calls.append(1) or encode())
+    half = model._item_half
+    monkeypatch.setattr(model, "_item_half", lambda vectors: calls.append(vectors.shape) or half(vectors))
     model.score(torch.arange(5), torch.zeros(5, 1, dtype=torch.int64))
-    assert calls == []
     model.score(torch.arange(5), torch.zeros(5, 2, dtype=torch.int64))  # 10 of 7 items
-    assert calls == [1]
+    assert calls == [(5, 1, 8), (7, 8)]
 
 
 @pytest.mark.parametrize("block_bytes", [1, 7 * 8 * 8 * 2, 1 << 25], ids=["1 user", "2 users", "all users"])

@@ -13,8 +13,9 @@ METRIC = "recall@5"
 
 
 def cell(method: str, student: str = "", seed: int = 0) -> Cell:
-    """Return a cell; FTD and HTD need a teacher."""
-    return Cell(method, student, seed, ("--config", f"{method}.yaml"), method in ("FTD", "HTD"))
+    """Return a cell; FTD and HTD need a teacher, and "FTD of wide" needs that one of several."""
+    needs_teacher = method.partition(" of ")[0] in ("FTD", "HTD")
+    return Cell(method, student, seed, ("--config", f"{method}.yaml"), needs_teacher, method.partition(" of ")[2])
 
 
 def study_of(cells: Sequence[Cell], **changes: Any) -> Study:

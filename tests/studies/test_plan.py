@@ -187,7 +187,7 @@ def test_without_a_name_the_file_gives_it(name: str | None) -> None:
         ("a: [1", "The study study.yaml is no YAML: while parsing a flow sequence in"),
         ("\x00", "The study study.yaml is no YAML: unacceptable character"),
         ("", "options to values, and is empty."),
-        ("[1, 2]", "study.yaml: The file must map name, metric, checkpoint, teacher, methods, grid, options to"),
+        ("[1, 2]", "study.yaml: The file must map name, metric, checkpoint, teacher, teachers, methods, grid, opti"),
         ("[1, 2]", "options to values, and is [1, 2]."),
         ("kdd21", "options to values, and is 'kdd21'."),
     ],
@@ -246,7 +246,7 @@ def test_a_student_without_a_teacher() -> None:
         ({"grid": "all"}, "grid must be a list of blocks"),
         ({"grid": []}, "grid must be a list of blocks"),
         ({"grid": None}, "grid must be a list of blocks"),
-        ({"grid": [{}, 5]}, "grid[1] must map students, methods, seeds to values, and is 5."),
+        ({"grid": [{}, 5]}, "grid[1] must map students, methods, teachers, seeds to values, and is 5."),
         ({"grid": [{"seed": [0]}]}, "grid[0] has no key 'seed'; did you mean 'seeds'?"),
         ({"grid": [{"seeds": 0}]}, "grid[0].seeds is 0; it must be a list with at least one entry."),
         ({"grid": [{"seeds": []}]}, "grid[0].seeds is []; it must be a list with at least one entry."),
@@ -302,3 +302,44 @@ def test_the_study_of_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
         assert re.fullmatch(r"[a-z]+@\d+", study.metric)
         assert len({cell.name for cell in study.cells}) == len(study.cells)
         assert all(study.teacher_of(cell) for cell in study.cells if cell.needs_teacher)
+
+
+SEVERAL = {
+    **{key: value for key, value in GOOD.items() if key != "teacher"},
+    "teachers": {"wide": "teacher.yaml", "old": {"config": "teacher.yaml", "options": {"trainer.max_epochs": 9}}},
+    "grid": [{"students": [{"embedding_dim": 2}], "seeds": [3]}, {"methods": ["FTD"], "teachers": ["old"]}],
+}
+
+
+def test_several_teachers_each_with_students_of_its_own() -> None:
+    study = read_study(write(SEVERAL))
+    assert study.teachers == ("wide", "old")
+    assert study.methods == ("alone", "FTD of wide", "FTD of old"), "who needs no teacher stands there once"
+    cells = {cell.label: cell for cell in study.cells}
+    assert list(cells) == [
+        "teacher wide seed 3",
+        "teacher old seed 0",
+        "teacher old seed 3",
+        "alone 2 seed 3",
+        "FTD of wide 2 seed 3",
+        "FTD of old 2 seed 3",
+        "FTD of old seed 0",
+    ]
+    assert study.teacher_of(cells["FTD of old 2 seed 3"]) == cells["teacher old seed 3"]
+    assert study.teacher_of(cells["FTD of wide 2 seed 3"]) == cells["teacher wide seed 3"]
+    assert study.teacher_of(cells["alone 2 seed 3"]) is None
+    assert "9" in cells["teacher old seed 0"].arguments
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"teacher": "teacher.yaml"}, "study.yaml: it has teacher and teachers; give one of them."),
+        ({"teachers": ["teacher.yaml"]}, "study.yaml: teachers must map each teacher's name to its config, and is"),
+        ({"teachers": {}}, "study.yaml: there is no teacher, and FTD needs one; add teacher: CONFIG."),
+        ({"teachers": {"old": "nowhere.yaml"}}, "study.yaml: teachers.old: there is no config nowhere.yaml below"),
+        ({"grid": [{"teachers": ["odl"]}]}, "grid[0] names the unknown teacher 'odl'; did you mean 'old'?"),
+    ],
+)
+def test_bad_teachers(changes: dict[str, Any], complaint: str) -> None:
+    assert complaint in refusal(write({**SEVERAL, **changes}))

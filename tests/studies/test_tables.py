@@ -13,7 +13,7 @@ from rich.console import Console
 from scipy import stats
 
 from kdrec.errors import InputError
-from kdrec.studies.plan import Cell, Study
+from kdrec.studies.plan import TEACHER, Cell, Study
 from kdrec.studies.results import Result
 from kdrec.studies.tables import markdown, significance, summary_table, write_tables
 from tests.studies.handmade import cell, finish, study_of
@@ -260,3 +260,37 @@ def test_the_terminals_table(tmp_path: Path) -> None:
     assert said[1].split() == ["student", "parameters", "MiB", "alone", "FTD", "HTD"]
     [row] = [line.split() for line in said if line.strip().startswith("2 ")]
     assert " ".join(row) == "2 200 1.56 (12.5%) 0.2500 ± 0.0000 (2) 0.6250 ± 0.1768 (2) 0.8750 (1)"
+
+
+def of_two_teachers(folder: Path) -> tuple[Study, dict[Cell, Result]]:
+    """Two teachers of different size, and two students of each."""
+    cells = [cell(TEACHER, "wide"), cell(TEACHER, "old")]
+    cells += [cell(method, "2") for method in ("alone", "FTD of wide", "FTD of old", "HTD of old")]
+    results = {c: finish(folder, c, [n / 4, 1.0], 100 * (n + 1)) for n, c in enumerate(cells)}
+    return study_of(cells), results
+
+
+def test_each_teacher_has_a_row_and_is_compared(tmp_path: Path) -> None:
+    study, results = of_two_teachers(tmp_path)
+    tables = parse(markdown(study, results, tmp_path))
+    assert [row[0] for row in tables[0][2:]] == ["teacher wide", "teacher old", "2", "2", "2", "2"]
+    assert "%" not in tables[0][4][2], "of which teacher would it be a share?"
+    assert [(c.first, c.second) for _, c in significance(study, results, tmp_path)] == [
+        ("HTD of old", "FTD of old"),
+        ("HTD of old", "alone"),
+        ("HTD of old", "teacher old"),
+        ("FTD of old", "alone"),
+        ("FTD of old", "teacher old"),
+        ("FTD of wide", "alone"),
+        ("FTD of wide", "teacher wide"),
+        ("alone", "teacher wide"),
+        ("alone", "teacher old"),
+    ]
+
+
+def test_many_methods_stand_one_below_the_other(tmp_path: Path) -> None:
+    cells = [cell(f"method {number}", "2") for number in range(9)]
+    results = {c: finish(tmp_path, c, [n / 10, 1.0]) for n, c in enumerate(cells)}
+    tables = parse(markdown(study_of(cells), results, tmp_path))
+    assert tables[0][0] == ["method", "student", "parameters", "MiB", "recall@5"]
+    assert [row[0] for row in tables[0][2:]] == [c.method for c in cells]

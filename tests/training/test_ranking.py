@@ -1,4 +1,5 @@
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,9 +171,31 @@ def test_sampled_ranking_warns_and_says_so_in_the_protocol() -> None:
     assert trained.protocol.endswith("ranking among 20 sampled items")
 
 
-def test_nothing_to_train_is_said() -> None:
-    with pytest.raises(InputError, match="Popularity has nothing to train"):
-        quiet_trainer(max_epochs=1).fit(RankingModule(Popularity(), cutoffs=CUTOFFS), datamodule=GeneratedDataModule())
+def test_what_has_nothing_to_train_is_bound_ranked_and_saved(tmp_path: Path) -> None:
+    trainer, counting = quiet_trainer(max_epochs=1), RankingModule(Popularity(), cutoffs=CUTOFFS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        trainer.fit(counting, datamodule=GeneratedDataModule())
+    trainer.save_checkpoint(tmp_path / "popularity.ckpt")
+    train = GeneratedDataModule().split.train
+    again = checkpoint.restore(tmp_path / "popularity.ckpt")
+    assert again.score_all(torch.tensor([0]))[0].tolist() == train.item_counts.tolist()
+    assert trainer.callback_metrics["val/recall@10"] > 0
+    assert trainer.global_step > 0, "Lightning's ModelCheckpoint saves nothing before a step"
+
+
+class OwnLoss(BPR):
+    def objective(self, batch: Batch) -> torch.Tensor:
+        return self.users(batch.users).square().sum()
+
+
+def test_a_loss_of_the_architecture_stands_in_place_of_the_ranking_loss() -> None:
+    trained = RankingModule(OwnLoss(8), cutoffs=CUTOFFS)
+    trainer = quiet_trainer(max_epochs=1)
+    trainer.fit(trained, datamodule=GeneratedDataModule(samples="users"))
+    assert trainer.callback_metrics["train/base"] < 0.01
+    batch = next(iter(trainer.train_dataloader))
+    assert trained.terms(batch)["base"].item() == pytest.approx(trained.recommender.objective(batch).item())
 
 
 @pytest.mark.parametrize(

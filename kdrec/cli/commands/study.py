@@ -133,7 +133,7 @@ def _identities(study: "Study") -> "dict[Cell, str]":
 def _source(config: dict[str, Any]) -> dict[str, Any]:
     """Return which data a fit learns from and how that is cut."""
     options = config["data"].get("init_args") or {}
-    free = ("root", "batch_size", "num_negatives", "eval_batch_size")
+    free = ("root", "batch_size", "num_negatives", "eval_batch_size", "samples")
     kept = {key: value for key, value in options.items() if key not in free}
     return {"class_path": config["data"]["class_path"], **kept}
 

@@ -24,6 +24,7 @@ from kdrec.errors import InputError
 from kdrec.models.base import Recommender
 from kdrec.models.bpr import BPR
 from kdrec.models.ncf import NCF
+from kdrec.models.neumf import NeuMF
 
 QUANTIZES = True
 USERS, STRANGERS = "users.onnx", "strangers.onnx"
@@ -51,8 +52,8 @@ def _scores(graph: Graph, recommender: Recommender) -> str:
         return graph.add("Gemm", graph.table("users.weight", "users"), graph.table("items.weight"), transB=1)
     if not isinstance(recommender, NCF):
         raise InputError(
-            f"There is no ONNX graph for a {type(recommender).__name__}: it scores by no dot products and is no NCF; "
-            f"take --format torch_export or safetensors."
+            f"There is no ONNX graph for a {type(recommender).__name__}: it scores by no dot products, and is neither "
+            f"NCF nor NeuMF; take --format torch_export or safetensors."
         )
     width = recommender.embedding_dim
     first = graph.table("first.weight")
@@ -78,7 +79,11 @@ def _scores(graph: Graph, recommender: Recommender) -> str:
         [helper.make_tensor_value_info("user", TensorProto.FLOAT, (recommender.first.out_features,))],
         [helper.make_tensor_value_info("of_one", TensorProto.FLOAT, (recommender.num_items,))],
     )  # fmt: skip
-    return graph.add("Scan", users, num_scan_inputs=1, body=scan)
+    scores = graph.add("Scan", users, num_scan_inputs=1, body=scan)
+    if not isinstance(recommender, NeuMF):
+        return scores
+    weighed = graph.add("Mul", graph.table("gmf_users.weight", "users"), graph.table("gmf.weight"))
+    return graph.add("Add", scores, graph.add("Gemm", weighed, graph.table("gmf_items.weight"), transB=1))
 
 
 def _strangers(graph: Graph, recommender: BPR, items: str) -> str:

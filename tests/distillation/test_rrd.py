@@ -1,0 +1,147 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from kdrec.data.sampling import Batch
+from kdrec.distillation.base import Teacher
+from kdrec.distillation.rrd import RRD, relaxed_ranking
+from kdrec.errors import InputError
+from kdrec.models.base import Recommender
+from kdrec.models.bpr import BPR
+from tests.generated import generate
+
+MINIMUM: dict[str, float] = {}
+
+
+def written_out(interesting: Tensor, uninteresting: Tensor) -> Tensor:
+    """METHODS 3.7: a product of chances, each with its own sum, in float64."""
+    total = torch.zeros((), dtype=torch.float64)
+    for row, others in zip(interesting.double(), uninteresting.double(), strict=True):
+        for k in range(len(row)):
+            total = total - torch.log(row[k].exp() / (row[k:].exp().sum() + others.exp().sum()))
+    return total
+
+
+def naive(distiller: RRD, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
+    users = torch.tensor(sorted(set(batch.users.tolist())))
+    scores = student.score_all(users).detach()
+    parts = (scores.gather(1, items[users]) for items in (distiller.interesting, distiller.uninteresting))
+    return {"rrd": distiller.weight * written_out(*parts)}
+
+
+def test_the_loss_and_its_gradient_are_those_written_out() -> None:
+    torch.manual_seed(0)
+    fast = [torch.randn(5, n, dtype=torch.float64, requires_grad=True) for n in (7, 3)]
+    slow = [scores.detach().clone().requires_grad_() for scores in fast]
+    value, expected = relaxed_ranking(*fast), written_out(*slow)
+    torch.testing.assert_close(value, expected)
+    value.backward()
+    expected.backward()
+    for ours, theirs in zip(fast, slow, strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_two_and_one_by_hand() -> None:
+    # e^s = 2, 3 and 5: first place 2 / (2 + 3 + 5), second 3 / (3 + 5)
+    loss = relaxed_ranking(torch.tensor([[2.0, 3.0]]).log(), torch.tensor([[5.0]]).log())
+    assert loss.item() == pytest.approx(-math.log(2 / 10 * 3 / 8))
+
+
+def test_large_scores_stay_finite() -> None:
+    scores = torch.tensor([[500.0, -500.0]], requires_grad=True)
+    relaxed_ranking(scores, torch.tensor([[900.0]])).backward()
+    assert torch.isfinite(scores.grad).all()  # type: ignore[arg-type]
+
+
+def bound(**options: object) -> tuple[RRD, BPR]:
+    train = generate(num_users=12, num_items=60)
+    teacher, student = BPR(9, init_std=1.0), BPR(4, init_std=1.0)
+    for model in (teacher, student):
+        model.bind(train)
+    distiller = RRD(**options)  # type: ignore[arg-type]
+    distiller.bind(student, Teacher(teacher), train)
+    scores = teacher.score_all(torch.arange(12)).detach()
+    scores[torch.from_numpy(train.users.copy()), torch.from_numpy(train.items.copy())] = -torch.inf
+    distiller.best = scores.argsort(dim=1, descending=True)  # type: ignore[assignment]
+    return distiller, teacher
+
+
+def test_without_sampling_the_first_of_the_list_are_taken() -> None:
+    distiller, _ = bound(num_interesting=5, list_length=8)
+    assert torch.equal(distiller.interesting, distiller.best[:, :5])
+
+
+def test_by_rank_another_part_of_the_list_is_drawn_every_epoch_in_the_teachers_order() -> None:
+    distiller, _ = bound(num_interesting=4, list_length=10, sampling="rank", temperature=3.0)
+    rank = torch.full((12, 60), -1).scatter_(1, distiller.best, torch.arange(60).expand(12, -1))
+    counts = torch.zeros(10)
+    for _ in range(500):
+        distiller.on_epoch_start(0.5)
+        ranks = rank.gather(1, distiller.interesting)
+        assert (ranks.diff() > 0).all(), "in order, none twice"
+        assert ranks.max() < 10
+        counts += torch.bincount(ranks.flatten(), minlength=10)
+    expected = chances_without_replacement(10, 4, 3.0)
+    torch.testing.assert_close(counts / (500 * 12), expected, atol=0.03, rtol=0)
+
+
+def chances_without_replacement(length: int, number: int, temperature: float) -> Tensor:
+    """How often each rank is among those drawn one after the other, each by its share of what is left."""
+    generator = torch.Generator().manual_seed(1)
+    weights = torch.exp(-torch.arange(1.0, length + 1) / temperature).expand(20_000, -1)
+    drawn = torch.multinomial(weights, number, replacement=False, generator=generator)
+    return torch.bincount(drawn.flatten(), minlength=length) / 20_000
+
+
+def test_the_uninteresting_are_neither_listed_nor_touched_and_change_every_epoch() -> None:
+    distiller, _ = bound(num_interesting=5, num_uninteresting=30, list_length=8)
+    outside = distiller.best[:, 8 : 60 - max(generate(12, 60).user_counts)]
+    before = distiller.uninteresting
+    seen = torch.zeros(12, 60, dtype=torch.bool)
+    for _ in range(60):
+        distiller.on_epoch_start(0.5)
+        seen.scatter_(1, distiller.uninteresting, True)
+    assert not torch.equal(before, distiller.uninteresting)
+    listed = torch.zeros(12, 60, dtype=torch.bool).scatter_(1, distiller.best[:, :8], True)
+    touched = torch.zeros(12, 60, dtype=torch.bool)
+    train = generate(12, 60)
+    touched[torch.from_numpy(train.users.copy()), torch.from_numpy(train.items.copy())] = True
+    assert torch.equal(seen, ~(listed | touched)), "all others have their turn"
+    assert seen.gather(1, outside).all()
+
+
+def test_every_user_of_a_batch_counts_once() -> None:
+    distiller, student = bound(num_interesting=5, list_length=8)
+    once = Batch(torch.tensor([3, 5]), torch.tensor([0, 0]), torch.tensor([[1], [1]]))
+    twice = Batch(torch.tensor([3, 5, 3]), torch.tensor([0, 0, 2]), torch.tensor([[1], [1], [1]]))
+    one, other = (distiller(batch, student, Teacher(student))["rrd"].item() for batch in (once, twice))
+    assert one == pytest.approx(other)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"num_interesting": 0}, "num_interesting is 0"),
+        ({"num_uninteresting": 0}, "num_uninteresting 0"),
+        ({"num_interesting": 9, "list_length": 8}, "list_length 8"),
+        ({"sampling": "ranks"}, "sampling is 'ranks'; it must be one of 'none', 'rank'"),
+        ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"weight": -1.0}, "weight is -1.0"),
+    ],
+)
+def test_bad_options(options: dict[str, object], complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        RRD(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sampling", ["none", "rank"])
+def test_lists_are_drawn_on_the_cpu_whatever_the_default_device_is(sampling: str) -> None:
+    train = generate(num_users=12, num_items=60)
+    teacher = BPR(9)
+    teacher.bind(train)
+    with torch.device("meta"):  # Lightning builds models on the device where they will be
+        distiller = RRD(list_length=50, sampling=sampling)  # type: ignore[arg-type]
+        distiller.bind(teacher, Teacher(teacher), train)
+    assert (distiller.interesting.device.type, distiller.uninteresting.device.type) == ("cpu", "cpu")
