@@ -18,7 +18,7 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from kdrec.cli import checkpoints, report, runs
-from kdrec.cli.messages import explain, is_first_rank, quieten, say
+from kdrec.cli.messages import explain, is_first_rank, quieten
 from kdrec.cli.parser import CommandLine
 from kdrec.cli.resume import Start, start_of
 from kdrec.cli.teachers import ensure_teacher

@@ -65,7 +65,7 @@ def _require_something_left(path: Path, content: Mapping[str, Any], config: Name
     """Raise InputError if a checkpoint's run has come to its end, and the config wants no more of it."""
     recorded = bool(runs.read_record(path.parent))  # else it was killed after its last epoch, before it could say so
     done, wanted = content["kdrec"]["epochs"], config.trainer.max_epochs
-    if wanted is not None and 0 <= wanted and (done > wanted or (done == wanted and recorded)):
+    if wanted is not None and wanted >= 0 and (done > wanted or (done == wanted and recorded)):
         raise InputError(
             f"{path} has trained {done} epochs and trainer.max_epochs is {wanted}, so there is nothing left to do; "
             f"raise --trainer.max_epochs to go on."

@@ -15,6 +15,7 @@ from kdrec.distillation.base import (
     num_ranks,
     require_choice,
     vector_widths,
+    warn_of_zero_vectors,
 )
 from kdrec.distillation.topology import grouped_distance, normalise, prototypes
 from kdrec.errors import InputError
@@ -81,6 +82,7 @@ class HTD(Distiller):
 
     def bind(self, student: Recommender, teacher: Teacher, train: Interactions) -> None:
         """As `Distiller.bind`: builds selectors and experts of both sides."""
+        warn_of_zero_vectors(student, teacher)
         widths = vector_widths(student, teacher)
         self.users = GroupAssignment(*widths, self.num_groups)
         self.items = GroupAssignment(*widths, self.num_groups)

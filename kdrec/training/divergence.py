@@ -1,5 +1,6 @@
 """Notice that a training has diverged, without waiting for the device at every step."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -98,6 +99,6 @@ def _largest_weights(module: L.LightningModule) -> str:
             lost = 1 - weight.isfinite().double().mean().item()
             found.append((lost > 0, weight.detach().nan_to_num(0, 0, 0).abs().max().item(), name, lost))
     return ", ".join(
-        f"{name} (up to {largest:.1e}{f', {lost:.0%} of it not finite' if broken else ''})"
+        f"{name} ({f'{math.ceil(100 * lost)}% not finite, the rest ' if broken else ''}up to {largest:.1e})"
         for broken, largest, name, lost in sorted(found, reverse=True)[:3]
     )

@@ -51,8 +51,8 @@ def random_states(module: L.LightningModule) -> dict[str, Tensor]:
     states = {"cpu": torch.get_rng_state()}
     if module.device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(module.device)
-    gathered = {name: module.all_gather(state.to(module.device)) for name, state in states.items()}
-    return {name: state.view(-1, len(states[name])).cpu() for name, state in gathered.items()}
+    gather = module.trainer.strategy.all_gather
+    return {name: gather(state.to(module.device)).view(-1, len(state)).cpu() for name, state in states.items()}
 
 
 def restore_random_states(module: L.LightningModule, states: dict[str, Tensor]) -> None:
@@ -87,7 +87,7 @@ def begin_next_epoch(trainer: L.Trainer) -> None:
     """
     loop = trainer.fit_loop
     if loop.restarting:
-        loop.epoch_progress.current.completed = loop.epoch_progress.current.processed
-        loop.epoch_progress.total.completed = loop.epoch_progress.total.processed
+        for progress in (loop.epoch_progress.current, loop.epoch_progress.total):
+            progress.completed = progress.processed  # type: ignore[attr-defined]
         loop.reset_restart_stage()
         loop.epoch_loop.restarting = False

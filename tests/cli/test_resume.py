@@ -11,7 +11,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kdrec.models import checkpoint
-from tests.commandline import STUDENT, TEACHER, Kdrec
+from tests.commandline import STUDENT, Kdrec
 from tests.killing import MOMENTS, kill, start
 
 
