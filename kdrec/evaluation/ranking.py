@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,7 +110,7 @@ class CatalogueRanking:
         return self
 
     @torch.no_grad()
-    def top_items(self, recommender: Recommender, users: Tensor, k: int, catalogue: Tensor | None = None) -> Tensor:
+    def top_items(self, recommender: Recommender, users: Tensor, k: int, catalogue: Any = None) -> Tensor:
         """Return the k best unseen items of each user, best first: (B, k) int64, -1 where fewer are unseen.
 
         Args:
@@ -125,7 +126,7 @@ class CatalogueRanking:
 
         return torch.cat(in_chunks(top_of, users, bytes_a_score * self.relevant.num_items))
 
-    def _top_of(self, recommender: Recommender, users: Tensor, k: int, catalogue: Tensor | None) -> Tensor:
+    def _top_of(self, recommender: Recommender, users: Tensor, k: int, catalogue: Any) -> Tensor:
         scores = recommender.score_all(users, catalogue)
         scores[self.hidden.of(users)] = -torch.inf
         if self.num_candidates is not None:

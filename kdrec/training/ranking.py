@@ -55,7 +55,7 @@ class RankingModule(L.LightningModule):
         self.num_candidates = num_candidates
         self.metrics = nn.ModuleDict()
         self._rankings: dict[str, CatalogueRanking] = {}
-        self._catalogue: Tensor | None = None
+        self._catalogue: Any = None
         self._terms = divergence.Terms()
         self._num_pairs = 0
         self._learning_rate = 0.0
@@ -106,15 +106,21 @@ class RankingModule(L.LightningModule):
         """Size the tables for the data, once."""
         if not self.recommender.is_built:
             self.recommender.bind(self.train_data)
+        fitting = self.trainer.state.fn == "fit"
+        if fitting and not self._learns:
+            self.stand_in = nn.Parameter(torch.zeros(()))  # DDP and ModelCheckpoint want something that is trained
+        if fitting and isinstance(self.optimizer([nn.Parameter(torch.zeros(1))]), LazyAdam):
+            let_embeddings_be_sparse(self)  # here, since DDP must know it when it wraps the module
+
+    @property
+    def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
+        """What DDP shall not send at every step: buffers are made of the data, which is the same in every process."""
+        return [name for name, _ in self.named_buffers()]
 
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule."""
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        if not parameters:  # Lightning saves nothing before an optimizer's first step, so one steps over a stand-in
-            return torch.optim.SGD([torch.zeros(1, requires_grad=True)])
         optimizer = self.optimizer(parameters)
-        if isinstance(optimizer, LazyAdam):
-            let_embeddings_be_sparse(self)
         if self.lr_scheduler is None:
             return optimizer
         return [optimizer], [self.lr_scheduler(optimizer)]
@@ -142,7 +148,7 @@ class RankingModule(L.LightningModule):
             InputError: If a term of a step before is no finite number.
         """
         if not self._learns:
-            return torch.zeros((), device=self.device, requires_grad=True)
+            return self.stand_in * 0.0
         terms = self.terms(batch)
         if self._terms.is_full(terms):
             divergence.require_finite_terms(self._terms, self)
@@ -247,6 +253,7 @@ class RankingModule(L.LightningModule):
         divergence.require_finite_terms(self._terms, self)
         divergence.require_finite_weights(checkpoint["state_dict"], self)
         checkpoint["random_states"] = resuming.random_states(self)
+        checkpoint["state_dict"].pop("stand_in", None)
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items() if "/" in name}
         split = self._datamodule.split
         checkpoint["kdrec"] = files.describe(self.recommender, split.train, split.valid, split.test) | {
@@ -260,6 +267,8 @@ class RankingModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the random states, and refuse a file whose model or data are not those of this run."""
+        if hasattr(self, "stand_in"):
+            checkpoint["state_dict"]["stand_in"] = self.stand_in
         section = checkpoint.get("kdrec", {})
         model = files.as_config(self.recommender)
         if section.get("model") != model:

@@ -6,7 +6,7 @@ from kdrec.distillation.catalogue import catalogue_cross_entropy
 
 
 def random_case(num_users: int, num_items: int, dtype: torch.dtype) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
-    """Return (vectors of users and items), weights, targets' chances, and a mask of hidden pairs, none of them a target."""
+    """Return vectors of users and items, weights, targets' chances, and a mask of hidden pairs that are no targets."""
     generator = torch.Generator().manual_seed(4)
     users, items = (torch.randn(n, 5, dtype=dtype, generator=generator) for n in (num_users, num_items))
     weights = torch.rand(num_users, dtype=dtype, generator=generator)
