@@ -11,14 +11,17 @@ from typing import Any
 
 import lightning as L
 from jsonargparse import Namespace
-from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from kdrec.cli import checkpoints, report, runs
-from kdrec.cli.messages import explain, is_first_rank, quieten, say
+from kdrec.cli.messages import explain, is_first_rank, quieten
 from kdrec.cli.parser import CommandLine
+from kdrec.cli.resume import Start, start_of
 from kdrec.cli.teachers import ensure_trained
 from kdrec.data.base import InteractionDataModule
 from kdrec.distillation.base import Teacher
@@ -29,6 +32,7 @@ from kdrec.models.ensemble import Ensemble
 from kdrec.training.callbacks import LastCheckpoint
 from kdrec.training.distillation import DistillationModule
 from kdrec.training.ranking import RankingModule
+from kdrec.training.resuming import WholeFiles
 
 _DISCOVERED = ("data", "models", "distillation", "training")
 
@@ -72,6 +76,7 @@ class KdrecCLI(CommandLine):
     """The commands: from a parsed config to a run, its table and the next step."""
 
     repeatable: Namespace
+    start: Start
 
     # Building
 
@@ -87,23 +92,11 @@ class KdrecCLI(CommandLine):
             if config.get("per_user"):
                 report.require_place(Path(config.per_user))
             return
-        if config.ckpt_path in ("last", "best"):
-            config.ckpt_path = str(runs.newest_checkpoint(self.name, f"{config.ckpt_path}.ckpt"))
-        if config.ckpt_path:
-            done, wanted = files.read(config.ckpt_path)["kdrec"]["epochs"], config.trainer.max_epochs
-            if wanted is not None and 0 <= wanted <= done:
-                raise InputError(
-                    f"{config.ckpt_path} has trained {done} epochs and trainer.max_epochs is {wanted}, so there is "
-                    f"nothing left to do; raise --trainer.max_epochs to go on."
-                )
-            say(f"Going on from {config.ckpt_path}")
-        folder = Path(config.ckpt_path).parent if config.ckpt_path else runs.new_folder(self.name)
+        self.start = start_of(config, self.name)
         self.repeatable = config.clone()  # what config.yaml shall say: a run of its own, not this folder again
         self.repeatable["name"], self.repeatable["ckpt_path"] = self.name, None
-        given = config.checkpoint.dirpath
-        if is_first_rank() and given and not config.ckpt_path and Path(given, "config.yaml").exists():
-            raise InputError(f"{given} holds a run or a config already; name another --checkpoint.dirpath.")
-        config.checkpoint.dirpath = str(given or folder)
+        config.ckpt_path = str(self.start.checkpoint) if self.start.checkpoint else None
+        config.checkpoint.dirpath = str(self.start.folder)
         if is_first_rank():  # the other ranks are told where by ModelCheckpoint
             runs.require_writable(Path(config.checkpoint.dirpath))
 
@@ -126,8 +119,9 @@ class KdrecCLI(CommandLine):
             folder = Path(config.checkpoint.dirpath)
             if config.trainer.logger in (None, True):
                 kwargs["logger"] = TensorBoardLogger(
-                    str(runs.LOGS), name=self.name, version=folder.name, default_hp_metric=False
-                )
+                    str(runs.LOGS), name=self.name, version=folder.name, default_hp_metric=False,
+                    purge_step=self.start.step,  # hides what was logged after the checkpoint of a run that goes on
+                )  # fmt: skip
             callbacks.append(_RunConfig(self._parser("fit"), self.repeatable, folder))
         else:
             kwargs["logger"] = False
@@ -135,6 +129,8 @@ class KdrecCLI(CommandLine):
         self._require_all_processes(trainer)
         if self.requested == "fit" and trainer.checkpoint_callback:  # after the best one, whose state it holds
             trainer.callbacks.append(LastCheckpoint(config.checkpoint.dirpath))  # type: ignore[attr-defined]
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = WholeFiles()
         return trainer
 
     def _require_all_processes(self, trainer: L.Trainer) -> None:
@@ -188,7 +184,7 @@ class KdrecCLI(CommandLine):
 
     def fit(self, model: RankingModule, datamodule: InteractionDataModule, **options: Any) -> None:
         """Train, then show teacher and student side by side."""
-        start = time.monotonic()
+        start = time.monotonic() - self.start.seconds
         try:
             self.trainer.fit(model, datamodule=datamodule, **options)
         except SystemExit:
@@ -196,7 +192,7 @@ class KdrecCLI(CommandLine):
                 raise Interrupted(self._how_to_resume()) from None
             raise
         finally:
-            if is_first_rank() and self.repeatable.checkpoint.dirpath is None and not self.config.fit.ckpt_path:
+            if is_first_rank() and self.repeatable.checkpoint.dirpath is None and self.start.step is None:
                 runs.discard_if_empty(Path(self.config.fit.checkpoint.dirpath), runs.LOGS / self.name)
         if self.trainer.is_global_zero:
             report.after_fit(self.name, self.trainer, model, self.plain(self.config.fit), time.monotonic() - start)
@@ -229,14 +225,19 @@ class KdrecCLI(CommandLine):
         )
 
 
-class _RunConfig(SaveConfigCallback):
-    """Write the resolved config beside the checkpoints."""
+class _RunConfig(Callback):
+    """Write the resolved config beside the checkpoints, and take back that the run had come to its end."""
 
     def __init__(self, parser: LightningArgumentParser, config: Any, folder: Path) -> None:
-        super().__init__(parser, config, overwrite=True, save_to_log_dir=False)
+        self.parser = parser
+        self.config = config
         self.folder = folder
 
-    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """As `SaveConfigCallback.save_config`; in the first process only."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, self.folder / "config.yaml", skip_none=False, overwrite=True)
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Do so in the first process, now that nothing can be refused any more."""
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            part = self.folder / ".config.yaml.part"
+            self.parser.save(self.config, part, skip_none=False, overwrite=True)
+            part.replace(self.folder / "config.yaml")
+            Path(self.folder, runs.RECORD).unlink(missing_ok=True)

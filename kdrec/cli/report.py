@@ -73,7 +73,7 @@ def after_fit(name: str, trainer: L.Trainer, module: RankingModule, config: Mapp
     if isinstance(trainer.logger, TensorBoardLogger):
         logs = Path(trainer.logger.log_dir)
         final = {f"val_best/{m}": section["metrics"].get(f"val/{m}", float("nan")) for m in _SHOWN}
-        trainer.logger.log_hyperparams(hyper_parameters(config), final)
+        trainer.logger.log_hyperparams(hyper_parameters(config), final, trainer.global_step)
         trainer.logger.save()
     show(f"\n{section['protocol']}", fit_table(rows), _next_steps(best, logs))
 

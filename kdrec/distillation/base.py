@@ -1,6 +1,7 @@
 """The distillation contract: a frozen teacher, and a method that turns it into named loss terms."""
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,7 +76,9 @@ class Teacher:
 class Distiller(nn.Module, ABC):
     """A distillation method: what it adds to the student's ranking loss, as named terms.
 
-    Parameters it registers (experts, projectors) are trained beside the student and are never exported with it.
+    Parameters it registers (experts, projectors) are trained beside the student and are never exported with it. What it
+    remembers from one epoch to the next is a persistent buffer, or made anew as an epoch starts, by torch's generator:
+    then a training that was killed goes on as if nothing had happened.
 
     Args:
         weight: Factor of the method's loss. Losses are sums over a batch, so a weight belongs to a batch size.
@@ -136,6 +139,26 @@ def vector_widths(student: Recommender, teacher: Teacher) -> tuple[int, int]:
     with torch.no_grad():
         ours = student.user_vectors(torch.zeros(1, dtype=torch.int64, device=student.device))
     return ours.shape[1], teacher.user_vectors().shape[1]
+
+
+def warn_of_zero_vectors(student: Recommender, teacher: Teacher) -> None:
+    """Warn of entities whose vectors are all zero: their cosines are 0 whatever a method does, and teach nothing."""
+    users = torch.arange(student.num_users, device=student.device)
+    items = torch.arange(student.num_items, device=student.device)
+    with torch.no_grad():
+        ours = student.user_vectors(users), student.item_vectors(items)
+    for whose, kind, vectors in (
+        ("student", "users", ours[0]),
+        ("student", "items", ours[1]),
+        ("teacher", "users", teacher.user_vectors()),
+        ("teacher", "items", teacher.item_vectors()),
+    ):
+        if zeros := int((vectors == 0).all(1).sum()):
+            warnings.warn(
+                f"The {whose}'s vectors of {zeros} of {len(vectors)} {kind} are all zero, so their cosines with others "
+                f"mean nothing; begin with other weights, or leave these {kind} out.",
+                stacklevel=2,
+            )
 
 
 def batch_entities(batch: Batch, negatives: bool = True) -> tuple[Tensor, Tensor]:

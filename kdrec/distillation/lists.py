@@ -14,7 +14,8 @@ from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import NegativeSampler
 from kdrec.distillation.base import Teacher
 from kdrec.errors import InputError
-from kdrec.evaluation.ranking import SCORES_AT_ONCE, PairIndex, top_k
+from kdrec.evaluation.chunks import in_chunks
+from kdrec.evaluation.ranking import PairIndex, top_k
 
 FOLDER = "lists"
 """Folder beside a teacher's checkpoint that keeps its lists."""
@@ -125,17 +126,20 @@ def _compute(teacher: Teacher, train: Interactions, length: int, side: Side) -> 
     model, hidden = teacher.recommender, PairIndex(train).to(teacher.recommender.device)
     catalogue = model.encode_catalogue()
     parts: list[tuple[Tensor, Tensor]] = []
-    for users in torch.arange(model.num_users, device=model.device).split(max(1, SCORES_AT_ONCE // model.num_items)):
+
+    def take(users: Tensor) -> None:
         scores = model.score_all(users, catalogue).float()
         scores[hidden.of(users)] = -torch.inf
         if side == "users":
             parts.append(top_k(scores, length))
-            continue
+            return
         values, members = scores.T, users.expand(model.num_items, -1)
         if parts:  # merge with the best so far
             values, members = torch.cat((parts[0][0], values), 1), torch.cat((parts[0][1], members), 1)
         best = values.topk(min(length, values.shape[1]))
-        parts = [(best.values, members.gather(1, best.indices))]
+        parts[:] = [(best.values, members.gather(1, best.indices))]
+
+    in_chunks(take, torch.arange(model.num_users, device=model.device), 4 * model.num_items)
     values, members = (torch.cat(tensors).cpu() for tensors in zip(*parts, strict=True))
     return TopLists(members, values)
 

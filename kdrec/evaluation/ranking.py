@@ -11,10 +11,8 @@ from torch import Tensor
 
 from kdrec.data.interactions import Interactions
 from kdrec.errors import InputError
+from kdrec.evaluation.chunks import in_chunks
 from kdrec.models.base import Recommender
-
-SCORES_AT_ONCE = 1 << 20
-"""Scores to compute together on a CPU, whose caches hold about so many."""
 
 
 class PairIndex:
@@ -121,8 +119,12 @@ class CatalogueRanking:
             k: At most the number of items.
             catalogue: `Recommender.encode_catalogue`, computed once for all calls.
         """
-        rows = max(1, SCORES_AT_ONCE // self.relevant.num_items) if users.device.type == "cpu" else max(1, len(users))
-        return torch.cat([self._top_of(recommender, some, k, catalogue) for some in users.split(rows)])
+        bytes_a_score = 4 if self.num_candidates is None else 48  # some long whole numbers besides
+
+        def top_of(some: Tensor) -> Tensor:
+            return self._top_of(recommender, some, k, catalogue)
+
+        return torch.cat(in_chunks(top_of, users, bytes_a_score * self.relevant.num_items))
 
     def _top_of(self, recommender: Recommender, users: Tensor, k: int, catalogue: Any) -> Tensor:
         scores = recommender.score_all(users, catalogue)

@@ -1,7 +1,7 @@
 """Train any recommender by a ranking loss, and rank the full catalogue to see what it learned."""
 
-import math
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from kdrec.evaluation.ranking import CatalogueRanking, require_candidates
 from kdrec.models import checkpoint as files
 from kdrec.models import losses
 from kdrec.models.base import Recommender
+from kdrec.training import divergence, resuming
 from kdrec.training.optimizers import LazyAdam, let_embeddings_be_sparse
 
 
@@ -55,9 +56,10 @@ class RankingModule(L.LightningModule):
         self.metrics = nn.ModuleDict()
         self._rankings: dict[str, CatalogueRanking] = {}
         self._catalogue: Any = None
-        self._sums: dict[str, Tensor] = {}
+        self._terms = divergence.Terms()
         self._num_pairs = 0
         self._learning_rate = 0.0
+        self._random_states: dict[str, Tensor] = {}
 
     # Building
 
@@ -140,42 +142,55 @@ class RankingModule(L.LightningModule):
         return {"base": self.loss(scores[:, 0], scores[:, 1:])}
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Add up the terms. Nothing is logged or copied to the host here: see `on_train_epoch_end`."""
+        """Add up the terms. Nothing is logged here, and only one step of a thousand copies something to the host.
+
+        Raises:
+            InputError: If a term of a step before is no finite number.
+        """
         if not self._learns:
             return self.stand_in * 0.0
         terms = self.terms(batch)
-        for name, term in terms.items():
-            self._sums[name] = self._sums[name] + term.detach() if name in self._sums else term.detach()
+        if self._terms.is_full(terms):
+            divergence.require_finite_terms(self._terms, self)
         self._num_pairs += len(batch.users)
         # Losses are sums over the batch; DDP averages gradients over ranks, and this makes a sum of the average.
-        return torch.stack(list(terms.values())).sum() * self.trainer.world_size
+        return self._terms.add(terms).sum() * self.trainer.world_size
+
+    def on_train_start(self) -> None:
+        """Go on where the checkpoint of a resumed training was written."""
+        resuming.begin_next_epoch(self.trainer)
+        if self._random_states:
+            resuming.restore_random_states(self, self._random_states)
+            self._random_states = {}
 
     def on_train_epoch_start(self) -> None:
         """Start the sums anew, and note the learning rate before the schedule moves it."""
-        self._sums, self._num_pairs = {}, 0
+        self._terms, self._num_pairs = divergence.Terms(), 0
         self._learning_rate = self.trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean of each term per training pair, and the learning rate.
 
         Raises:
-            InputError: If a term is no number any more.
+            InputError: If a term is no finite number any more.
         """
-        if not self._sums:
+        divergence.require_finite_terms(self._terms, self)
+        sums = self._terms.sums
+        if not sums:
             return
-        names = list(self._sums)
-        totals = torch.stack([*self._sums.values(), torch.tensor(float(self._num_pairs), device=self.device)])
+        totals = torch.stack([*sums.values(), torch.tensor(float(self._num_pairs), device=self.device)])
         totals = self.trainer.strategy.reduce(totals, reduce_op="sum")
-        means = dict(zip(names, (totals[:-1] / totals[-1]).tolist(), strict=True))
-        for name, mean in means.items():
-            if not math.isfinite(mean):
-                raise InputError(
-                    f"The training diverged: train/{name} is {mean} in epoch {self.current_epoch + 1}; "
-                    f"lower the learning rate, or the weight of what diverged."
-                )
-        self.log("train/loss", sum(means.values()), prog_bar=True)
-        self.log_dict({f"train/{name}": value for name, value in means.items()})
-        self.log("train/learning_rate", self._learning_rate)
+        means = dict(zip(sums, (totals[:-1] / totals[-1]).tolist(), strict=True))
+        self.log_epoch({"loss": sum(means.values()), **means, "learning_rate": self._learning_rate})
+
+    def log_epoch(self, numbers: dict[str, float]) -> None:
+        """Log an epoch's numbers as train/NAME at once, so that no checkpoint is written before its curves are."""
+        named = {f"train/{name}": number for name, number in numbers.items()}
+        for name, number in named.items():
+            self.log(name, number, prog_bar=name == "train/loss", logger=False)
+        for logger in self.loggers:
+            logger.log_metrics(named, self.trainer.global_step - 1)  # the last step, as Lightning counts
+            logger.save()
 
     # Evaluation
 
@@ -230,7 +245,14 @@ class RankingModule(L.LightningModule):
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Make the file self-contained (see kdrec.models.checkpoint)."""
+        """Make the file self-contained (see kdrec.models.checkpoint), with what a resumed training needs.
+
+        Raises:
+            InputError: If the training has diverged; nothing is written then.
+        """
+        divergence.require_finite_terms(self._terms, self)
+        divergence.require_finite_weights(checkpoint["state_dict"], self)
+        checkpoint["random_states"] = resuming.random_states(self)
         checkpoint["state_dict"].pop("stand_in", None)
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items() if "/" in name}
         split = self._datamodule.split
@@ -244,7 +266,7 @@ class RankingModule(L.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a file whose model or data are not those of this run."""
+        """Take the random states, and refuse a file whose model or data are not those of this run."""
         if hasattr(self, "stand_in"):
             checkpoint["state_dict"]["stand_in"] = self.stand_in
         section = checkpoint.get("kdrec", {})
@@ -260,3 +282,12 @@ class RankingModule(L.LightningModule):
                 f"({str(section.get('data_digest'))[:8]}) and here it is {self.protocol} "
                 f"({self.train_data.digest[:8]}); give the data that made it."
             )
+        if self.trainer.state.fn == "fit":
+            resuming.require_resumable(checkpoint)
+            self._random_states = checkpoint.get("random_states", {})
+            if section.get("seed") != (seed := int(os.environ.get("PL_GLOBAL_SEED", 0))):
+                warnings.warn(
+                    f"The training goes on with the seed {seed} and was begun with {section.get('seed')}, so it will "
+                    f"not end as if it had not stopped.",
+                    stacklevel=2,
+                )

@@ -8,7 +8,7 @@ from torch import Tensor
 from kdrec.data.interactions import Interactions
 from kdrec.data.splits import Split
 from kdrec.errors import InputError
-from kdrec.evaluation import ranking as ranking_module
+from kdrec.evaluation import chunks
 from kdrec.evaluation.ranking import CatalogueRanking, PairIndex, top_k
 from kdrec.models.bpr import BPR
 
@@ -170,7 +170,7 @@ def test_rows_at_once_do_not_matter(split: Split, monkeypatch: pytest.MonkeyPatc
     ranking = CatalogueRanking(split.test, [split.train, split.valid])
     expected = ranking.top_items(table(scores), users, 5)
     for numbers in (1, 80, 3 * 40 + 1):
-        monkeypatch.setattr(ranking_module, "SCORES_AT_ONCE", numbers)
+        monkeypatch.setattr(chunks, "CPU_BYTES", 4 * numbers)
         assert torch.equal(ranking.top_items(table(scores), users, 5), expected)
 
 

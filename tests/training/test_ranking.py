@@ -1,4 +1,3 @@
-import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -250,9 +249,3 @@ def test_half_precision_ranks_by_the_weights_own() -> None:
     trained.recommender.score_all = spy  # type: ignore[method-assign]
     assert quiet_trainer(precision="bf16-mixed").test(trained, datamodule=data, verbose=False) == whole
     assert seen == {torch.float32}
-
-
-def test_a_training_that_diverges_says_so() -> None:
-    lost = module(loss=lambda positive, negative: (positive - negative[:, 0]).sum() * math.nan)
-    with pytest.raises(InputError, match="The training diverged: train/base is nan in epoch 1; lower"):
-        quiet_trainer(max_epochs=2).fit(lost, datamodule=GeneratedDataModule())
