@@ -9,6 +9,7 @@ from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
 from kdrec.distillation.base import Teacher
 from kdrec.distillation.lists import ListSampler, pool_length, top_lists
+from kdrec.distillation.ranks import unique_over_ranks
 from kdrec.distillation.rrd import RRD, relaxed_ranking
 from kdrec.errors import InputError
 from kdrec.models.base import Recommender
@@ -79,7 +80,7 @@ class IRRRD(RRD):
 
     def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
         """As `Distiller.forward`; terms ``ir_rrd_users`` and ``ir_rrd_items``."""
-        items = torch.unique(batch.positives)
+        items = unique_over_ranks(batch.positives)
         users = torch.cat(
             (self.interesting_users.index_select(0, items), self.uninteresting_users.index_select(0, items)), dim=1
         )

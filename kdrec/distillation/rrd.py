@@ -10,6 +10,7 @@ from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
 from kdrec.distillation.base import Distiller, Teacher, require_choice
 from kdrec.distillation.lists import ListSampler, pool_length, top_lists
+from kdrec.distillation.ranks import unique_over_ranks
 from kdrec.errors import InputError
 from kdrec.models.base import Recommender
 
@@ -111,7 +112,7 @@ class RRD(Distiller):
 
     def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
         """As `Distiller.forward`; one term, ``rrd``."""
-        users = torch.unique(batch.users)
+        users = unique_over_ranks(batch.users)
         items = torch.cat((self.interesting.index_select(0, users), self.uninteresting.index_select(0, users)), dim=1)
         scores = student.score(users, items)
         number = self.interesting.shape[1]

@@ -101,9 +101,8 @@ class Recommender(nn.Module, ABC):
     def _lack_vectors(self) -> NoReturn:
         raise InputError(f"{type(self).__name__} has no vectors of users and items; use its scores or lists.")
 
-    @abstractmethod
     def score(self, users: Tensor, items: Tensor) -> Tensor:
-        """Score pairs; higher is better.
+        """Score pairs; higher is better. By way of the whole catalogue, once for each user, if there is no shorter one.
 
         Args:
             users: (B,) int64.
@@ -112,13 +111,18 @@ class Recommender(nn.Module, ABC):
         Returns:
             Scores with the shape of ``items``.
         """
+        unique, rows = torch.unique(users, return_inverse=True)
+        return self.score_all(unique)[rows if items.dim() == 1 else rows.unsqueeze(1), items]
 
     @abstractmethod
-    def encode_catalogue(self) -> Tensor:
-        """Return what all items contribute to every user's scores, (num_items, h); computed once an evaluation."""
+    def encode_catalogue(self) -> Any:
+        """Return what is the same in every user's scores; computed once an evaluation, and read by `score_all` alone.
+
+        Most often what all items contribute, (num_items, h).
+        """
 
     @abstractmethod
-    def score_all(self, users: Tensor, catalogue: Tensor | None = None) -> Tensor:
+    def score_all(self, users: Tensor, catalogue: Any = None) -> Tensor:
         """Score the whole catalogue.
 
         Args:

@@ -11,9 +11,8 @@ from torch.nn import functional
 
 from kdrec.data.interactions import Interactions
 from kdrec.errors import InputError
-from kdrec.models.bags import places_of
+from kdrec.models.bags import are_lists, places_of
 from kdrec.models.base import Recommender
-from kdrec.models.history import are_lists
 
 
 class Features(NamedTuple):
