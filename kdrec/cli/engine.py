@@ -26,6 +26,7 @@ from kdrec.cli.teachers import ensure_trained
 from kdrec.data.base import InteractionDataModule
 from kdrec.distillation.base import Teacher
 from kdrec.errors import InputError, nearest
+from kdrec.evaluation.clicks import CLICK_METRICS
 from kdrec.evaluation.metrics import LOGGED_METRICS
 from kdrec.models import checkpoint as files
 from kdrec.models.ensemble import Ensemble
@@ -173,12 +174,16 @@ class KdrecCLI(CommandLine):
         return str(ensure_trained(Path(path), role, self.parse_fit, self.datamodule))
 
     def _require_monitors(self) -> None:
-        """Refuse to watch a ranking metric that will never be logged."""
+        """Refuse to watch a metric of the validation that will never be logged, or to want a high loss."""
         known = [f"val/{name}@{k}" for name in LOGGED_METRICS for k in self.model.cutoffs]
+        if self.model.recommender.predicts_clicks:
+            known += [f"val/{name}" for name in CLICK_METRICS]
         for key in ("checkpoint", "early_stopping"):
             monitor = self.config.fit[key].monitor
             if str(monitor).startswith("val/") and monitor not in known:
                 raise InputError(f"{key}.monitor: there is no metric {monitor!r}; {nearest(monitor, known)}")
+            if monitor == "val/logloss" and self.config.fit[key].mode != "min":
+                raise InputError(f"{key}.monitor: a lower log-loss is the better one; give {key}.mode: min with it.")
 
     # Running
 

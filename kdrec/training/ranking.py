@@ -9,11 +9,13 @@ import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
 
 from kdrec.data.base import InteractionDataModule
 from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
 from kdrec.errors import InputError
+from kdrec.evaluation.clicks import add_clicks, click_metrics
 from kdrec.evaluation.evaluate import STAGES, rank_users, ranking_of
 from kdrec.evaluation.metrics import RankingMetrics, require_cutoffs
 from kdrec.evaluation.ranking import CatalogueRanking, require_candidates
@@ -101,6 +103,8 @@ class RankingModule(L.LightningModule):
         for name in STAGES:
             self._rankings[name] = ranking_of(split, name, self.num_candidates)
             self.metrics[name] = RankingMetrics(split.train, self.cutoffs)
+            if self.recommender.predicts_clicks:
+                self.metrics[f"{name}_clicks"] = click_metrics()
 
     def configure_model(self) -> None:
         """Size the tables for the data, once."""
@@ -234,12 +238,17 @@ class RankingModule(L.LightningModule):
     def _rank(self, stage: str, users: Tensor) -> None:
         with self._whole_precision():
             rank_users(self._rankings[stage], self.metric(stage), self.recommender, users, self._catalogue)
+            if self.recommender.predicts_clicks:
+                clicks = cast(MetricCollection, self.metrics[f"{stage}_clicks"])
+                add_clicks(clicks, self._rankings[stage], self.recommender, users)
 
     def _finish_ranking(self, stage: str) -> None:
-        metric = self.metric(stage)
-        for name, value in metric.compute().items():
-            self.log(f"{stage}/{name}", value, prog_bar=name == "ndcg@10")
-        metric.reset()
+        for key in (stage, f"{stage}_clicks"):
+            if key in self.metrics:
+                metric = cast(Metric | MetricCollection, self.metrics[key])
+                for name, value in metric.compute().items():
+                    self.log(f"{stage}/{name}", value, prog_bar=name == "ndcg@10")
+                metric.reset()
         self._catalogue = None
 
     # Checkpoints
