@@ -9,7 +9,7 @@ from torch import Tensor
 from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
 from kdrec.distillation.base import Distiller, Teacher, require_choice
-from kdrec.distillation.lists import pool_length, top_lists
+from kdrec.distillation.lists import top_lists
 from kdrec.errors import InputError
 from kdrec.evaluation.ranking import PairIndex
 from kdrec.models.base import Recommender
@@ -40,8 +40,6 @@ class SoftmaxKD(Distiller):
     """
 
     reads_vectors = False
-    targets: Tensor
-    items: Tensor
 
     def __init__(
         self,
@@ -62,21 +60,23 @@ class SoftmaxKD(Distiller):
 
     def bind(self, student: Recommender, teacher: Teacher, train: Interactions) -> None:
         """As `Distiller.bind`: reads the teacher's lists."""
-        items, scores = top_lists(teacher, train, pool_length(train, self.num_items))
-        self.register_buffer("items", items, persistent=False)
-        self.register_buffer("targets", torch.softmax(scores / self.temperature, dim=1), persistent=False)
+        members, scores = top_lists(teacher, train, self.num_items)
+        # no buffers: DDP would send them to all processes at every step
+        self.items, self.targets = members.long(), torch.softmax(scores / self.temperature, dim=1)
         self._hidden = PairIndex(train)
 
     def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
         """As `Distiller.forward`; one term, ``softmax_kd``."""
         users, counts = torch.unique(batch.users, return_counts=True)
+        self.items, self.targets = self.items.to(users.device), self.targets.to(users.device)
         items, targets = self.items.index_select(0, users), self.targets.index_select(0, users)
+        known = items.clamp(min=0)  # -1 is no item, and its target is 0
         if self.over == "list":
-            scores = student.score(users, items) / self.temperature
-            of_all = torch.logsumexp(scores, dim=1)
+            scores = student.score(users, known) / self.temperature
+            of_all = torch.logsumexp(scores.masked_fill(items < 0, -torch.inf), dim=1)
         else:
             whole = student.score_all(users) / self.temperature
-            scores = whole.gather(1, items)
+            scores = whole.gather(1, known)
             seen = self._hidden.to(whole.device).of(users)
             of_all = torch.logsumexp(whole.index_put(seen, whole.new_full((), -torch.inf)), dim=1)
         return {"softmax_kd": self.weight * (counts * (of_all - (targets * scores).sum(1))).sum()}
