@@ -91,4 +91,4 @@ class GeneratedDataModule(InteractionDataModule):
 def quiet_trainer(**options: Any) -> Trainer:
     """Return a trainer on one CPU that neither logs nor keeps nor shows anything, unless told."""
     silent = dict.fromkeys(("logger", "enable_progress_bar", "enable_checkpointing", "enable_model_summary"), False)
-    return Trainer(accelerator="cpu", devices=1, **silent | options)
+    return Trainer(accelerator="cpu", **silent | {"devices": 1} | options)

@@ -1,6 +1,7 @@
 """LightningCLI, taught three things: a config can be a teacher, a checkpoint needs no config, a run ends in a table."""
 
 import importlib
+import os
 import pkgutil
 import sys
 import time
@@ -18,12 +19,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from kdrec.cli import checkpoints, report, runs
 from kdrec.cli.messages import explain, is_first_rank, quieten, say
 from kdrec.cli.parser import CommandLine
-from kdrec.cli.teachers import ensure_teacher
+from kdrec.cli.teachers import ensure_trained
 from kdrec.data.base import InteractionDataModule
 from kdrec.distillation.base import Teacher
 from kdrec.errors import InputError, nearest
 from kdrec.evaluation.metrics import LOGGED_METRICS
 from kdrec.models import checkpoint as files
+from kdrec.models.ensemble import Ensemble
 from kdrec.training.callbacks import LastCheckpoint
 from kdrec.training.distillation import DistillationModule
 from kdrec.training.ranking import RankingModule
@@ -130,27 +132,49 @@ class KdrecCLI(CommandLine):
         else:
             kwargs["logger"] = False
         trainer = super().instantiate_trainer(**kwargs, callbacks=callbacks)
+        self._require_all_processes(trainer)
         if self.requested == "fit" and trainer.checkpoint_callback:  # after the best one, whose state it holds
             trainer.callbacks.append(LastCheckpoint(config.checkpoint.dirpath))  # type: ignore[attr-defined]
         return trainer
 
+    def _require_all_processes(self, trainer: L.Trainer) -> None:
+        """Refuse to be one of several processes that know nothing of each other, and would write over each other."""
+        used = trainer.num_devices * trainer.num_nodes
+        started = int(os.environ.get("WORLD_SIZE", used)) if "LOCAL_RANK" in os.environ else used
+        if started != used:
+            raise InputError(
+                f"{started} processes were started, and the trainer is told of {used} ({trainer.num_devices} on each "
+                f"of {trainer.num_nodes} machines); give --trainer.devices with the number of processes on a machine, "
+                f"and --trainer.num_nodes with the number of machines."
+            )
+
     def after_instantiate_classes(self) -> None:
-        """If the teacher is a config, turn it into its checkpoint; what is wrong with the student is said before."""
-        if self.requested != "fit":
+        """Turn the configs of a teacher and of members into their checkpoints; first is said what else is wrong."""
+        if self.checkpoint_path:  # of what shall be ranked; else it would be bound to the data before it is loaded
+            self.model.recommender = files.restore(self.checkpoint_path)
             return
-        path = Path(self.model.teacher_path) if isinstance(self.model, DistillationModule) else None
-        if path and not path.is_file():  # before anything is fetched
-            found = "is a folder" if path.is_dir() else "is not there"
-            raise InputError(f"The teacher {path} {found}; give a checkpoint, or the config that makes it.")
+        module, recommender = self.model, self.model.recommender
+        teacher = [module.teacher_path] if isinstance(module, DistillationModule) else []
+        members = recommender.checkpoints if isinstance(recommender, Ensemble) else []
+        for role, given in (("teacher", teacher), ("member", members)):  # before anything is fetched
+            for path in map(Path, given):
+                if not path.is_file():
+                    found = "is a folder" if path.is_dir() else "is not there"
+                    raise InputError(f"The {role} {path} {found}; give a checkpoint, or the config that makes it.")
         train = self.datamodule.split.train
-        self.model.require_options(train.num_items)
+        module.require_options(train.num_items)
         self._require_monitors()
-        if path is None:
-            return
-        if path.suffix in (".yaml", ".yml"):
-            self.model.teacher_path = str(ensure_teacher(path, self.parse_fit, self.datamodule))
-        else:
-            Teacher.load(path, train)
+        if isinstance(recommender, Ensemble):
+            recommender.load([self._checkpoint(path, "member") for path in members], train)
+        if isinstance(module, DistillationModule):
+            module.teacher_path = self._checkpoint(module.teacher_path, "teacher")
+            Teacher.load(module.teacher_path, train)
+
+    def _checkpoint(self, path: str, role: str) -> str:
+        """Return a checkpoint, or the one that a config makes."""
+        if Path(path).suffix not in (".yaml", ".yml"):
+            return path
+        return str(ensure_trained(Path(path), role, self.parse_fit, self.datamodule))
 
     def _require_monitors(self) -> None:
         """Refuse to watch a ranking metric that will never be logged."""

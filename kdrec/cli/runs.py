@@ -1,5 +1,6 @@
 """Where runs live: ``checkpoints/NAME/TIME/`` with best.ckpt, last.ckpt, config.yaml and run.json; logs beside it."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -32,7 +33,16 @@ def new_folder(name: str) -> Path:
 
 
 def require_writable(folder: Path, what: str = "Checkpoints", option: str = "--checkpoint.dirpath") -> None:
-    """Try to make a folder and to write there, before anything is spent on what shall go there; leave no trace.
+    """Do as `make_writable`, before anything is spent on what shall go there, and leave no trace."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    make_writable(folder, what, option)
+    with contextlib.suppress(OSError):  # another process has put something there meanwhile
+        for path in missing:
+            path.rmdir()
+
+
+def make_writable(folder: Path, what: str = "Checkpoints", option: str = "--checkpoint.dirpath") -> None:
+    """Make a folder, if it is not there, and try to write to it.
 
     Args:
         folder: The place.
@@ -42,14 +52,11 @@ def require_writable(folder: Path, what: str = "Checkpoints", option: str = "--c
     Raises:
         InputError: If it cannot be made or written.
     """
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".probe-{os.getpid()}"
         probe.touch()
         probe.unlink()
-        for path in missing:
-            path.rmdir()
     except OSError as error:
         raise InputError(
             f"{what} cannot be written to {folder} ({error.strerror}); name another folder with {option}, or run "

@@ -1,5 +1,6 @@
 """Where a data set comes from: folders first, then hashed downloads; nothing unverified is ever kept."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -7,13 +8,14 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import pooch
 import requests
+from filelock import FileLock
 
 from kdrec.errors import InputError
 
@@ -138,7 +140,7 @@ def obtain(
 
     In order: ``root/name``, ``$KDREC_DATA/name``, then each of ``sources``. A folder that holds the files is used as
     it is, and a fault in it is the user's to mend. A download is read in a temporary folder first, and moved to
-    ``root/name`` only if it is whole.
+    ``root/name`` only if it is whole. Of several processes one downloads, and the others wait and read what it got.
 
     Args:
         name: Folder name of the data set.
@@ -154,17 +156,19 @@ def obtain(
         if read := find(folder):
             return read()
     failures = [f"{folder}: not there" for folder in folders]
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        staging = tempfile.mkdtemp(prefix=f".{name}-", dir=root)
-    except OSError as error:
-        raise InputError(
-            f"{name} is not in {' or '.join(map(str, folders))}, and {root} cannot be written to download it "
-            f"({error.strerror}); name a writable folder with --data.init_args.root."
-        ) from None
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            staging = stack.enter_context(_staging(name, root))
+        except OSError as error:
+            raise InputError(
+                f"{name} is not in {' or '.join(map(str, folders))}, and {root} cannot be written to download it "
+                f"({error.strerror}); name a writable folder with --data.init_args.root."
+            ) from None
+        if read := find(root / name):  # another process was quicker
+            return read()
         for number, source in enumerate(sources):
-            folder = Path(staging, str(number))
+            folder = staging / str(number)
             folder.mkdir()
             try:
                 print(f"{name}: fetching from {source}", file=sys.stderr)
@@ -185,12 +189,23 @@ def obtain(
                     f"clear that place, or name another folder with --data.init_args.root."
                 ) from None
             return table
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     raise InputError(
         f"{name} could not be had from any source; put its files into {root / name}, or a folder that has it into "
         f"$KDREC_DATA. Tried: " + "; ".join(failures) + "."
     )
+
+
+@contextlib.contextmanager
+def _staging(name: str, root: Path) -> Iterator[Path]:
+    """Make a folder for the downloads of a data set, for one process at a time, and leave no trace of it."""
+    lock = root / f".{name}.lock"
+    with FileLock(lock):
+        folder = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.unlink(missing_ok=True)
 
 
 def _publish(folder: Path, target: Path) -> None:

@@ -105,10 +105,7 @@ class RandomRatio(Splitter):
     """
 
     def __init__(self, valid: float = 0.1, test: float = 0.1, seed: int = 0, min_interactions: int = 10) -> None:
-        if not (valid > 0 and test > 0 and valid + test < 1):
-            raise InputError(
-                f"RandomRatio: valid {valid} and test {test} must be positive and leave something to train on."
-            )
+        _require_shares("RandomRatio", valid, test)
         if min_interactions < 3:
             raise InputError(f"RandomRatio: min_interactions is {min_interactions}; it takes 3 pairs to cut in three.")
         super().__init__(min_interactions)
@@ -132,6 +129,58 @@ class RandomRatio(Splitter):
         test = rank_from_end < num_test
         valid = ~test & (rank_from_end < num_test + num_valid)
         return Split(kept.subset(~test & ~valid), kept.subset(valid), kept.subset(test))
+
+
+class ColdItems(Splitter):
+    """Hold out items altogether, drawn by chance: what a model can say of an item that nobody has touched.
+
+    All pairs of a share of the items go to validation, and those of another to test; training has pairs of the others
+    only. A user whose items would all be held out keeps the one that was drawn last, and with it everybody does.
+
+    Args:
+        valid: Share of the items for validation, in (0, 1).
+        test: Share of the items for test, in (0, 1).
+        seed: Of the draw.
+        min_interactions: Users with fewer pairs are left out.
+
+    Raises:
+        InputError: If the shares leave nothing to train on, or users too few items for any to be held out.
+    """
+
+    def __init__(self, valid: float = 0.1, test: float = 0.1, seed: int = 0, min_interactions: int = 5) -> None:
+        _require_shares("ColdItems", valid, test)
+        super().__init__(min_interactions)
+        self.valid = valid
+        self.test = test
+        self.seed = seed
+
+    @property
+    def name(self) -> str:
+        """As `Splitter.name`."""
+        return f"cold-items-{self.valid:g}-{self.test:g}-seed{self.seed}-min{self.min_interactions}"
+
+    def __call__(self, interactions: Interactions) -> Split:
+        """Cut the interactions."""
+        kept = interactions.with_min_interactions(self.min_interactions)
+        lots = np.random.default_rng(self.seed).permutation(kept.num_items)
+        num_test, num_valid = (max(1, round(share * kept.num_items)) for share in (self.test, self.valid))
+        last = np.zeros(kept.num_users, dtype=np.int64)  # the highest lot of each user's items
+        np.maximum.at(last, kept.users, lots[kept.items])
+        cold = lots < num_test + num_valid
+        cold[np.argsort(lots)[last[last < num_test + num_valid]]] = False
+        test = cold & (lots < num_test)
+        valid = cold & ~test
+        if not (valid.any() and test.any()):
+            raise InputError(
+                f"ColdItems: shares of {self.valid} and {self.test} of {kept.num_items} items cannot be held out, "
+                f"since users would have nothing to train on; lower the shares."
+            )
+        return Split(*(kept.subset(part[kept.items]) for part in (~cold, valid, test)))
+
+
+def _require_shares(splitter: str, valid: float, test: float) -> None:
+    if not (valid > 0 and test > 0 and valid + test < 1):
+        raise InputError(f"{splitter}: valid {valid} and test {test} must be positive and leave something to train on.")
 
 
 def _lots(interactions: Interactions, seed: int) -> np.ndarray:

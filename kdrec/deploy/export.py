@@ -21,7 +21,7 @@ class Export:
     Args:
         folder: Where it stands.
         manifest: What its manifest.json says.
-        float_bytes: Of the same model with all numbers in single precision.
+        float_bytes: Of the same model before its numbers were rounded.
     """
 
     folder: Path
@@ -77,7 +77,7 @@ def export(
             "checkpoint_sha256": files.digest(path), "quality": quality,
         }  # fmt: skip
         manifest = artefact.write_manifest(folder, said)
-    return Export(output, manifest, 4 * model.recommender.num_parameters())
+    return Export(output, manifest, model.recommender.num_bytes())
 
 
 def _cost(path: Path, section: dict[str, Any], before: Recommender, after: Recommender) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from kdrec.errors import InputError, UnknownName
 from kdrec.evaluation.ranking import top_k
 from kdrec.models import checkpoint as files
 from kdrec.models.base import DotProductRecommender
+from kdrec.models.history import HistoryRecommender
 
 _COMPARED = 50  # names that are compared with an unknown one letter by letter
 
@@ -132,31 +133,52 @@ class Deployed:
 
     @torch.inference_mode()
     def for_items(self, items: Sequence[int], k: int) -> list[Item]:
-        """Return the k best items for a stranger who likes some items (`fold_in`).
+        """Return the k best items for a stranger who likes some items.
+
+        A model of histories takes them as the stranger's, others by `fold_in`.
+
+        Args:
+            items: The latest last, which models of sequences heed if times are known.
+            k: Items to list.
 
         Raises:
-            InputError: If there are no items, or the model is none that a stranger can be folded into.
+            InputError: If there are no items, or the model is none that serves strangers.
         """
         if not items:
             raise InputError("There are no items to recommend by; give one at least.")
         if self.no_strangers:
             raise InputError(self.no_strangers)
-        user = fold_in(self._catalogue, torch.tensor(sorted(set(items))), everybody=self._everybody)
-        return self._best(self._catalogue @ user, items, k)
+        if isinstance(self.recommender, HistoryRecommender):
+            history = list(dict.fromkeys(reversed(items)))[::-1] if self.timed else sorted(set(items))
+            offsets = torch.tensor([0, len(history)])
+            scores = self.recommender.score_histories(offsets, torch.tensor(history), self._catalogue)[0]
+        else:
+            user = fold_in(self._catalogue, torch.tensor(sorted(set(items))), everybody=self._everybody)
+            scores = self._catalogue @ user
+        return self._best(scores, items, k)
 
     @property
     def no_strangers(self) -> str:
         """Why `for_items` cannot work with this model; empty if it can."""
-        if isinstance(self.recommender, DotProductRecommender):
+        if isinstance(self.recommender, DotProductRecommender | HistoryRecommender):
             return ""
         return (
             f"{self.name} is a {type(self.recommender).__name__}, whose users cannot be made from items; "
-            f"take a model that scores by dot products, or ask for a user it knows."
+            f"take a model that scores by dot products or by histories, or ask for a user it knows."
         )
 
     @torch.inference_mode()
     def similar_to(self, item: int, k: int) -> list[Item]:
-        """Return the k items whose vectors have the largest cosines with an item's."""
+        """Return the k items whose vectors have the largest cosines with an item's.
+
+        Raises:
+            InputError: If the model has no vectors of items.
+        """
+        if not self.recommender.has_vectors:
+            raise InputError(
+                f"{self.name} is a {type(self.recommender).__name__}, which has no vectors to find similar items by; "
+                f"ask what it recommends to somebody who likes the item."
+            )
         return self._best(self._directions @ self._directions[item], [item], k)
 
     def _best(self, scores: Tensor, hidden: Sequence[int], k: int) -> list[Item]:

@@ -27,7 +27,7 @@ def vectors(model: Compact, name: str) -> tuple[dict[str, bytes], np.ndarray]:
     if not isinstance(model.recommender, BPR):
         raise InputError(
             f"A {type(model.recommender).__name__} scores by no dot products, so {name} would find other items than "
-            f"it does; take --format onnx."
+            f"it does; take --format safetensors, which holds any model."
         )
     content = io.BytesIO()
     np.save(content, model.recommender.users.weight.numpy())

@@ -53,7 +53,9 @@ class GroupAssignment(nn.Module):
         sizes = torch.bincount(self.groups(teacher), minlength=self.selector.out_features)
         return float((sizes > 0).sum()), float(sizes.max() / sizes.sum())
 
-    def forward(self, student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, student: Tensor, teacher: Tensor, temperature: float, own: slice = slice(None)
+    ) -> tuple[Tensor, Tensor]:
         """Return the sum over entities of |e^t - sum_k z_k f_k(e^s)|^2, and each entity's group (n,).
 
         Experts are evaluated only where their share z_k is above float resolution. On a GPU, how often each is needed
@@ -63,13 +65,15 @@ class GroupAssignment(nn.Module):
             student: (n, ds).
             teacher: (n, dt); constant.
             temperature: Of the shares, above 0.
+            own: The entities to sum over, where processes share them. All get their noise, so that generators in one
+                state give the noise of one process.
 
         Side effects: draws Gumbel noise from torch's generator.
         """
         logits = self.selector(teacher)
         shares = gumbel_shares(logits, temperature)
         loss = _AssignmentLoss.apply(
-            student, teacher, shares, self.first, self.first_bias, self.second, self.second_bias
+            student[own], teacher[own], shares[own], self.first, self.first_bias, self.second, self.second_bias
         )
         return loss, logits.detach().argmax(1)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
+from kdrec.distillation.ranks import union_over_ranks
 from kdrec.errors import InputError
 from kdrec.models import checkpoint
 from kdrec.models.base import Recommender
@@ -41,24 +42,7 @@ class Teacher:
         Raises:
             InputError: If the file is no good checkpoint, or its model was made on other pairs or other ids.
         """
-        content = checkpoint.read(path)
-        section = content["kdrec"]
-        for kind, theirs, ours in (
-            ("users", section["num_users"], train.num_users),
-            ("items", section["num_items"], train.num_items),
-        ):
-            if theirs != ours:
-                raise InputError(
-                    f"The teacher {path} was made on other data: it knows {theirs} {kind} and this data has {ours}; "
-                    f"train a teacher on this data and split, or give the config that makes it."
-                )
-        if section["data_digest"] != train.digest:
-            raise InputError(
-                f"The teacher {path} was made on other data: its training pairs or ids differ from this split's "
-                f"(protocol {section.get('protocol', 'unknown')}), so it may have seen what the student is tested on; "
-                f"train a teacher on this data and split, or give the config that makes it."
-            )
-        return cls(checkpoint.restore(path, content), str(path), checkpoint.digest(path))
+        return cls(checkpoint.load_for(path, train, "teacher"), str(path), checkpoint.digest(path))
 
     def to(self, device: torch.device) -> "Teacher":
         """Move to a device; returns itself."""
@@ -149,15 +133,6 @@ def require_choice(distiller: Distiller, option: str, given: str, known: Sequenc
         )
 
 
-def num_ranks() -> int:
-    """Return how many processes train together."""
-    return (
-        torch.distributed.get_world_size()
-        if torch.distributed.is_available() and torch.distributed.is_initialized()
-        else 1
-    )
-
-
 def vector_widths(student: Recommender, teacher: Teacher) -> tuple[int, int]:
     """Return the widths ds and dt of the two models' vectors."""
     with torch.no_grad():
@@ -169,3 +144,19 @@ def batch_entities(batch: Batch, negatives: bool = True) -> tuple[Tensor, Tensor
     """Return the unique users (b_u,) and the unique items (b_i,) of a batch: positives, and negatives if wanted."""
     items = torch.cat((batch.positives, batch.negatives.flatten())) if negatives else batch.positives
     return torch.unique(batch.users), torch.unique(items)
+
+
+def entities_in_scope(scope: str, over_ranks: bool, batch: Batch, student: Recommender) -> tuple[Tensor, Tensor]:
+    """Return the users and items that a topology is of, ascending.
+
+    Args:
+        scope: "batch" takes the batch, "positives" leaves its negatives out, "all" takes the whole catalogue.
+        over_ranks: Take the batches of all processes together; the result is then the same on each.
+        batch: This process's.
+        student: Knows how large the catalogue is.
+    """
+    if scope == "all":
+        device = batch.users.device
+        return torch.arange(student.num_users, device=device), torch.arange(student.num_items, device=device)
+    users, items = batch_entities(batch, negatives=scope == "batch")
+    return (union_over_ranks(users), union_over_ranks(items)) if over_ranks else (users, items)

@@ -7,6 +7,7 @@ from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
 from kdrec.distillation.assignment import GroupAssignment, cooled, expert_width, require_temperatures
 from kdrec.distillation.base import Distiller, Teacher, vector_widths
+from kdrec.distillation.ranks import own_rows, union_over_ranks
 from kdrec.errors import InputError
 from kdrec.models.base import Recommender
 
@@ -72,9 +73,12 @@ class DE(Distiller):
 
     def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
         """As `Distiller.forward`; one term, ``de``."""
-        users = torch.unique(batch.users)
-        loss, _ = self.users(student.user_vectors(users), teacher.user_vectors(users), self.temperature)
-        for items in (torch.unique(batch.positives), torch.unique(batch.negatives)):
-            half, _ = self.items(student.item_vectors(items), teacher.item_vectors(items), self.temperature)
+        users = union_over_ranks(torch.unique(batch.users))
+        ours, theirs = student.user_vectors(users), teacher.user_vectors(users)
+        loss, _ = self.users(ours, theirs, self.temperature, own_rows(len(users)))
+        for side in (batch.positives, batch.negatives):
+            items = union_over_ranks(torch.unique(side))
+            ours, theirs = student.item_vectors(items), teacher.item_vectors(items)
+            half, _ = self.items(ours, theirs, self.temperature, own_rows(len(items)))
             loss = loss + 0.5 * half
         return {"de": self.weight * loss}

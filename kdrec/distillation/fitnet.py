@@ -2,13 +2,13 @@
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
 from kdrec.distillation.assignment import expert_width
 from kdrec.distillation.base import Distiller, Teacher, require_choice, vector_widths
+from kdrec.distillation.ranks import unique_over_ranks
 from kdrec.models.base import Recommender
 
 
@@ -47,9 +47,9 @@ class FitNet(Distiller):
 
     def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
         """As `Distiller.forward`; one term, ``fitnet``."""
-        users = torch.unique(batch.users)
+        users = unique_over_ranks(batch.users)
         loss = (teacher.user_vectors(users) - self.users(student.user_vectors(users))).square().sum()
-        for items in (torch.unique(batch.positives), torch.unique(batch.negatives)):
+        for items in (unique_over_ranks(batch.positives), unique_over_ranks(batch.negatives)):
             difference = teacher.item_vectors(items) - self.items(student.item_vectors(items))
             loss = loss + 0.5 * difference.square().sum()
         return {"fitnet": self.weight * loss}

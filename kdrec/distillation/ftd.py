@@ -7,7 +7,8 @@ from torch import Tensor
 
 from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
-from kdrec.distillation.base import Distiller, Teacher, batch_entities, num_ranks, require_choice
+from kdrec.distillation.base import Distiller, Teacher, entities_in_scope, require_choice
+from kdrec.distillation.ranks import own_rows
 from kdrec.distillation.topology import gram_square, normalise, topology_distance
 from kdrec.models.base import Recommender
 
@@ -23,40 +24,49 @@ class FTD(Distiller):
         scope: "batch" compares the unique users and items of the batch, as published; "positives" leaves its negatives
             out, so that neither cost nor sum grows with their number; "all" compares the whole catalogue at every
             step, which the factored form makes affordable.
+        topology_scope: Of several processes. With "rank" each compares its own batch. With "global" the pairs are those
+            of all batches together, so that N processes with batches of B do what one does with a batch of N * B; small
+            products travel, never rows. The whole catalogue is shared out in either case.
 
     References:
         Kang et al., Topology Distillation for Recommender System, KDD 2021, sec. 4.1.
     """
 
-    def __init__(self, weight: float = 1e-3, scope: Literal["batch", "positives", "all"] = "batch") -> None:
+    def __init__(
+        self,
+        weight: float = 1e-3,
+        scope: Literal["batch", "positives", "all"] = "batch",
+        topology_scope: Literal["rank", "global"] = "rank",
+    ) -> None:
         super().__init__(weight)
         require_choice(self, "scope", scope, ("batch", "positives", "all"))
+        require_choice(self, "topology_scope", topology_scope, ("rank", "global"))
         self.scope = scope
+        self.topology_scope = topology_scope
         self._teacher: Tensor | None = None
-        self._whole_square: Tensor | None = None
+        self._whole: tuple[Tensor, Tensor] | None = None
 
     def bind(self, student: Recommender, teacher: Teacher, train: Interactions) -> None:
         """As `Distiller.bind`; the teacher's part is computed once, at the first step."""
-        self._teacher = self._whole_square = None
+        self._teacher = self._whole = None
 
     def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
         """As `Distiller.forward`; one term, ``ftd``."""
+        over_ranks = self.scope == "all" or self.topology_scope == "global"
+        users, items = entities_in_scope(self.scope, over_ranks, batch, student)
+        if over_ranks:
+            users, items = users[own_rows(len(users))], items[own_rows(len(items))]
+        target, square = self._target(teacher, users, items)
+        vectors = normalise(torch.cat((student.user_vectors(users), student.item_vectors(items))))
+        return {"ftd": self.weight * topology_distance(vectors, target, square, over_ranks)}
+
+    def _target(self, teacher: Teacher, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the teacher's unit rows of the entities and, if it is always the same, their `gram_square`."""
+        if self.scope == "all":
+            if self._whole is None:
+                rows = normalise(torch.cat((teacher.user_vectors(users), teacher.item_vectors(items))))
+                self._whole = rows, gram_square(rows, over_ranks=True)
+            return self._whole
         if self._teacher is None:
             self._teacher = normalise(torch.cat((teacher.user_vectors(), teacher.item_vectors())))
-        weight = self.weight
-        if self.scope != "all":
-            users, items = batch_entities(batch, negatives=self.scope == "batch")
-            target = self._teacher.index_select(0, torch.cat((users, items + student.num_users)))
-            square = gram_square(target)
-        else:
-            users = torch.arange(student.num_users, device=student.device)
-            items = torch.arange(student.num_items, device=student.device)
-            target, square = self._teacher, self._square_of_all(self._teacher)
-            weight /= num_ranks()  # every rank adds the same pairs, and the loss sums over ranks
-        vectors = normalise(torch.cat((student.user_vectors(users), student.item_vectors(items))))
-        return {"ftd": weight * topology_distance(vectors, target, square)}
-
-    def _square_of_all(self, table: Tensor) -> Tensor:
-        if self._whole_square is None:
-            self._whole_square = gram_square(table)
-        return self._whole_square
+        return self._teacher.index_select(0, torch.cat((users, items + len(teacher.user_vectors())))), None

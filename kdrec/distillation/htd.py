@@ -8,14 +8,8 @@ from torch import Tensor
 from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
 from kdrec.distillation.assignment import GroupAssignment, cooled, require_temperatures
-from kdrec.distillation.base import (
-    Distiller,
-    Teacher,
-    batch_entities,
-    num_ranks,
-    require_choice,
-    vector_widths,
-)
+from kdrec.distillation.base import Distiller, Teacher, entities_in_scope, require_choice, vector_widths
+from kdrec.distillation.ranks import num_ranks, own_rows
 from kdrec.distillation.topology import grouped_distance, normalise, prototypes
 from kdrec.errors import InputError
 from kdrec.models.base import Recommender
@@ -39,6 +33,10 @@ class HTD(Distiller):
         last_temperature: What it nears: epoch e of E (counted from 0) has first * (last / first) ** (e / E).
         scope: "batch" compares the unique users and items of the batch, as published; "positives" leaves its negatives
             out, so that neither cost nor sum grows with their number; "all" compares the whole catalogue.
+        topology_scope: Of several processes. With "rank" each compares its own batch. With "global" groups, prototypes
+            and pairs are those of all batches together, so that N processes with batches of B do what one does with a
+            batch of N * B: each looks up all entities, and the sums are shared out. The whole catalogue is shared out
+            in either case.
 
     Raises:
         InputError: If an option is out of its range, or Group(P,P) is asked for in the reference mode, where it has no
@@ -60,6 +58,7 @@ class HTD(Distiller):
         first_temperature: float = 1.0,
         last_temperature: float = 1e-10,
         scope: Literal["batch", "positives", "all"] = "batch",
+        topology_scope: Literal["rank", "global"] = "rank",
     ) -> None:
         super().__init__(weight)
         if not 0 <= gamma <= 1:
@@ -70,6 +69,7 @@ class HTD(Distiller):
         require_choice(self, "group_level", group_level, ("Group(P,e)", "Group(P,P)"))
         require_choice(self, "mode", mode, ("reference", "paper"))
         require_choice(self, "scope", scope, ("batch", "positives", "all"))
+        require_choice(self, "topology_scope", topology_scope, ("rank", "global"))
         if group_level == "Group(P,P)" and mode == "reference":
             raise InputError("HTD: Group(P,P) has no gradient in mode reference; choose mode: paper, or Group(P,e).")
         self.gamma = gamma
@@ -79,6 +79,7 @@ class HTD(Distiller):
         self.first_temperature = first_temperature
         self.last_temperature = last_temperature
         self.scope = scope
+        self.topology_scope = topology_scope
         self.temperature = first_temperature
 
     def bind(self, student: Recommender, teacher: Teacher, train: Interactions) -> None:
@@ -103,36 +104,35 @@ class HTD(Distiller):
 
     def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
         """As `Distiller.forward`; terms ``htd_entity``, ``htd_group`` and ``htd_assignment``."""
-        weight = self.weight
-        if self.scope != "all":
-            users, items = batch_entities(batch, negatives=self.scope == "batch")
-        else:
-            users = torch.arange(student.num_users, device=student.device)
-            items = torch.arange(student.num_items, device=student.device)
-            weight /= num_ranks()  # every rank adds the same pairs, and the loss sums over ranks
+        over_ranks = self.scope == "all" or self.topology_scope == "global"
+        users, items = entities_in_scope(self.scope, over_ranks, batch, student)
         ours = student.user_vectors(users), student.item_vectors(items)
         theirs = teacher.user_vectors(users), teacher.item_vectors(items)
-        of_users, user_groups = self.users(ours[0], theirs[0], self.temperature)
-        of_items, item_groups = self.items(ours[1], theirs[1], self.temperature)
+        own = [own_rows(len(side)) if over_ranks else slice(None) for side in (users, items)]
+        of_users, user_groups = self.users(ours[0], theirs[0], self.temperature, own[0])
+        of_items, item_groups = self.items(ours[1], theirs[1], self.temperature, own[1])
         groups = torch.cat((user_groups, item_groups + self.num_groups))
-        entity, group = self._topology(torch.cat(ours), torch.cat(theirs), groups)
+        entity, group = self._topology(torch.cat(ours), torch.cat(theirs), groups, over_ranks)
         return {
-            "htd_entity": weight * self.gamma * entity,
-            "htd_group": weight * self.gamma * group,
-            "htd_assignment": weight * (1 - self.gamma) * (of_users + of_items),
+            "htd_entity": self.weight * self.gamma * entity,
+            "htd_group": self.weight * self.gamma * group,
+            "htd_assignment": self.weight * (1 - self.gamma) * (of_users + of_items),
         }
 
-    def _topology(self, student: Tensor, teacher: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
-        """Return entity level and group level, without weights."""
+    def _topology(self, student: Tensor, teacher: Tensor, groups: Tensor, over_ranks: bool) -> tuple[Tensor, Tensor]:
+        """Return entity level and group level, without weights; over ranks, what this process adds to them."""
         reference, num_groups = self.mode == "reference", 2 * self.num_groups
         s, t = normalise(student), normalise(teacher)
-        entity = grouped_distance(s, t, groups, num_groups, positive_only=reference)
+        entity = grouped_distance(s, t, groups, num_groups, positive_only=reference, over_ranks=over_ranks)
         ours = normalise(prototypes(student.detach() if reference else student, groups, num_groups))
         theirs = normalise(prototypes(teacher, groups, num_groups))
         if self.group_level == "Group(P,P)":
-            return entity, (theirs @ theirs.T - ours @ ours.T).square().sum()
+            return entity, (theirs @ theirs.T - ours @ ours.T).square().sum() / (num_ranks() if over_ranks else 1)
+        if over_ranks:
+            own = own_rows(len(groups))
+            s, t, groups = s[own], t[own], groups[own]
         difference = torch.addmm(theirs @ t.T, ours, s.T, alpha=-1).square()
         if not reference:
-            own = groups.unsqueeze(0) == torch.arange(num_groups, device=groups.device).unsqueeze(1)
-            difference = difference * ~own
+            members = groups.unsqueeze(0) == torch.arange(num_groups, device=groups.device).unsqueeze(1)
+            difference = difference * ~members
         return entity, difference.sum()

@@ -2,13 +2,13 @@
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
 from kdrec.distillation.base import Teacher
 from kdrec.distillation.lists import ListSampler, top_lists
+from kdrec.distillation.ranks import unique_over_ranks
 from kdrec.distillation.rrd import RRD, Drawn
 from kdrec.errors import InputError
 from kdrec.models.base import Recommender
@@ -72,7 +72,7 @@ class IRRRD(RRD):
 
     def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
         """As `Distiller.forward`; terms ``ir_rrd_users`` and ``ir_rrd_items``."""
-        items = torch.unique(batch.positives)
+        items = unique_over_ranks(batch.positives)
         users = self.users.of(items)
         of_items = self.users.loss(student.score_users(items, users.clamp(min=0)), users)
         return {"ir_rrd_users": self.weight * self._of_users(batch, student), "ir_rrd_items": self.weight * of_items}

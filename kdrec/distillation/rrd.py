@@ -11,6 +11,7 @@ from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
 from kdrec.distillation.base import Distiller, Teacher, require_choice
 from kdrec.distillation.lists import ListSampler, top_lists
+from kdrec.distillation.ranks import unique_over_ranks
 from kdrec.errors import InputError
 from kdrec.models.base import Recommender
 
@@ -191,6 +192,6 @@ class RRD(Distiller):
         return {"rrd": self.weight * self._of_users(batch, student)}
 
     def _of_users(self, batch: Batch, student: Recommender) -> Tensor:
-        users = torch.unique(batch.users)
+        users = unique_over_ranks(batch.users)
         items = self.items.of(users)
         return self.items.loss(student.score(users, items.clamp(min=0)), items)

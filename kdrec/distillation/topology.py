@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from kdrec.distillation.ranks import num_ranks, rank, sum_over_ranks
 from kdrec.errors import InputError
 
 _ROWS = 128  # of a table at once
@@ -21,7 +22,9 @@ def normalise(vectors: Tensor) -> Tensor:
     return functional.normalize(vectors, dim=-1, eps=_EPSILON)
 
 
-def topology_distance(student: Tensor, teacher: Tensor, teacher_square: Tensor | None = None) -> Tensor:
+def topology_distance(
+    student: Tensor, teacher: Tensor, teacher_square: Tensor | None = None, over_ranks: bool = False
+) -> Tensor:
     """Sum the squared differences of the two topologies over all n * n pairs, exactly, in O(n d) memory.
 
     For unit rows S and T, ``|SS' - TT'|^2 = |S'S|^2 + |T'T|^2 - 2 |S'T|^2`` in Frobenius norms: three small products
@@ -32,9 +35,12 @@ def topology_distance(student: Tensor, teacher: Tensor, teacher_square: Tensor |
         student: (n, ds) unit or zero rows, as `normalise` makes them.
         teacher: (n, dt) unit or zero rows; constant.
         teacher_square: ``|T'T|^2`` if it is known already (`gram_square`).
+        over_ranks: The rows are this process's part of the entities, and the pairs are those of all processes' entities
+            together. Only the sums of the products travel.
 
     Returns:
-        Scalar in [0, n^2], **summed** over ordered pairs, the diagonal included, in the student's dtype.
+        Scalar in [0, n^2], **summed** over ordered pairs, the diagonal included, in the student's dtype. Over ranks,
+        every process gets its equal part of that, and the whole sum's gradient by its own rows.
 
     Raises:
         InputError: If the shapes do not belong together.
@@ -54,17 +60,23 @@ def topology_distance(student: Tensor, teacher: Tensor, teacher_square: Tensor |
             f"tables with one row for each entity, in the same order."
         )
     if teacher_square is None:
-        teacher_square = gram_square(teacher)
-    return _TopologyDistance.apply(student, teacher, teacher_square)
+        teacher_square = gram_square(teacher, over_ranks)
+    return _TopologyDistance.apply(student, teacher, teacher_square, over_ranks)
 
 
-def gram_square(vectors: Tensor) -> Tensor:
-    """Return ``|V'V|^2``, the sum of squared dot products over all pairs of rows, in float64."""
+def gram_square(vectors: Tensor, over_ranks: bool = False) -> Tensor:
+    """Return ``|V'V|^2``, the sum of squared dot products over all pairs of rows, in float64.
+
+    Args:
+        vectors: (n, d).
+        over_ranks: The rows are this process's part, and the pairs are those of all processes' rows together.
+    """
+    starts = range(0, vectors.shape[1], _COLUMNS)  # what lies left of a block is known by symmetry
+    blocks = [vectors[:, first : first + _COLUMNS].T @ vectors[:, first:] for first in starts]
     total = torch.zeros((), dtype=torch.float64, device=vectors.device)
-    for first in range(0, vectors.shape[1], _COLUMNS):  # what lies left of a block is known by symmetry
-        rows = vectors[:, first : first + _COLUMNS]
-        square = (rows.T @ vectors[:, first:]).double().square_()
-        total += 2 * square.sum() - square[:, : rows.shape[1]].sum()
+    for block in sum_over_ranks(blocks) if over_ranks else blocks:
+        square = block.double().square_()
+        total += 2 * square.sum() - square[:, : len(block)].sum()
     return total
 
 
@@ -72,26 +84,33 @@ class _TopologyDistance(torch.autograd.Function):
     """The factored distance with its gradient written out."""
 
     @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor, teacher_square: Tensor) -> Tensor:
-        value, gradient = _factored(student, teacher, teacher_square)
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, teacher_square: Tensor, over_ranks: bool) -> Tensor:
+        value, gradient = _factored(student, teacher, teacher_square, over_ranks)
         ctx.save_for_backward(gradient)
-        return value.clamp_(min=0).to(student.dtype)
+        return (value.clamp_(min=0) / (num_ranks() if over_ranks else 1)).to(student.dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.saved_tensors[0] * gradient, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return ctx.saved_tensors[0] * gradient, None, None, None
 
 
-def _factored(student: Tensor, teacher: Tensor, teacher_square: Tensor) -> tuple[Tensor, Tensor]:
+def _factored(
+    student: Tensor, teacher: Tensor, teacher_square: Tensor, over_ranks: bool = False
+) -> tuple[Tensor, Tensor]:
     """Return distance (float64) and gradient (n, ds): four small products, nothing n x n."""
-    own = student.T @ student  # (ds, ds)
-    cross = teacher.T @ student  # (dt, ds)
+    products = [student.T @ student, teacher.T @ student]  # (ds, ds) and (dt, ds)
+    own, cross = sum_over_ranks(products) if over_ranks else products
     value = own.double().square().sum() + teacher_square - 2 * cross.double().square().sum()
     return value, torch.addmm(student @ own, teacher, cross, alpha=-1).mul_(4)
 
 
 def grouped_distance(
-    student: Tensor, teacher: Tensor, groups: Tensor, num_groups: int, positive_only: bool = False
+    student: Tensor,
+    teacher: Tensor,
+    groups: Tensor,
+    num_groups: int,
+    positive_only: bool = False,
+    over_ranks: bool = False,
 ) -> Tensor:
     """Sum the squared differences of the two topologies over the pairs of one group only.
 
@@ -106,6 +125,7 @@ def grouped_distance(
         groups: (n,) int64 in ``[0, num_groups)``.
         num_groups: How many there may be.
         positive_only: Count a pair only where the teacher's cosine is above 0.
+        over_ranks: All processes hold the same rows, and each sums over groups of its own.
 
     Returns:
         Scalar, **summed** over ordered pairs, the diagonal included.
@@ -113,6 +133,9 @@ def grouped_distance(
     References:
         Kang et al., Topology Distillation for Recommender System, KDD 2021, eq. 8 (entity level).
     """
+    if over_ranks:
+        own = torch.nonzero(groups % num_ranks() == rank()).squeeze(1)
+        student, teacher, groups = (table.index_select(0, own) for table in (student, teacher, groups))
     order = groups.argsort(stable=True)
     sizes = torch.bincount(groups, minlength=num_groups).tolist()
     ours, theirs = student.index_select(0, order), teacher.index_select(0, order)

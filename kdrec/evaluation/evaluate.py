@@ -1,6 +1,7 @@
 """Rank a held-out set and average the metrics, without a trainer."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pandas as pd
 import torch
@@ -33,7 +34,7 @@ def rank_users(
     metrics: RankingMetrics,
     recommender: Recommender,
     users: Tensor,
-    catalogue: Tensor | None = None,
+    catalogue: Any = None,
 ) -> None:
     """Rank for a batch of users, each given once, and add what was found to the metrics."""
     _add(ranking, metrics, users, ranking.top_items(recommender, users, max(metrics.cutoffs), catalogue))

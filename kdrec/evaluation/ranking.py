@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -111,7 +112,7 @@ class CatalogueRanking:
         return self
 
     @torch.no_grad()
-    def top_items(self, recommender: Recommender, users: Tensor, k: int, catalogue: Tensor | None = None) -> Tensor:
+    def top_items(self, recommender: Recommender, users: Tensor, k: int, catalogue: Any = None) -> Tensor:
         """Return the k best unseen items of each user, best first: (B, k) int64, -1 where fewer are unseen.
 
         Args:
@@ -123,7 +124,7 @@ class CatalogueRanking:
         rows = max(1, SCORES_AT_ONCE // self.relevant.num_items) if users.device.type == "cpu" else max(1, len(users))
         return torch.cat([self._top_of(recommender, some, k, catalogue) for some in users.split(rows)])
 
-    def _top_of(self, recommender: Recommender, users: Tensor, k: int, catalogue: Tensor | None) -> Tensor:
+    def _top_of(self, recommender: Recommender, users: Tensor, k: int, catalogue: Any) -> Tensor:
         scores = recommender.score_all(users, catalogue)
         scores[self.hidden.of(users)] = -torch.inf
         if self.num_candidates is not None:

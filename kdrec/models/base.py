@@ -26,11 +26,13 @@ class Recommender(nn.Module, ABC):
         num_users: Rows of the user table; 0 before `build`.
         num_items: Rows of the item table; 0 before `build`.
         has_vectors: Whether users and items have vectors that vector methods can read.
+        predicts_clicks: Whether its scores are logits of clicks, so that AUC and log-loss say something of it.
     """
 
     num_users: int = 0
     num_items: int = 0
     has_vectors: ClassVar[bool] = True
+    predicts_clicks: ClassVar[bool] = False
     _kept: tuple[str, ...] = ()
 
     @property
@@ -102,9 +104,8 @@ class Recommender(nn.Module, ABC):
     def _lack_vectors(self) -> NoReturn:
         raise InputError(f"{type(self).__name__} has no vectors of users and items; use its scores or lists.")
 
-    @abstractmethod
     def score(self, users: Tensor, items: Tensor) -> Tensor:
-        """Score pairs; higher is better.
+        """Score pairs; higher is better. By way of the whole catalogue, once for each user, if there is no shorter one.
 
         Args:
             users: (B,) int64.
@@ -113,6 +114,8 @@ class Recommender(nn.Module, ABC):
         Returns:
             Scores with the shape of ``items``.
         """
+        unique, rows = torch.unique(users, return_inverse=True)
+        return self.score_all(unique)[rows if items.dim() == 1 else rows.unsqueeze(1), items]
 
     def score_users(self, items: Tensor, users: Tensor) -> Tensor:
         """Score lists of users.
@@ -127,11 +130,14 @@ class Recommender(nn.Module, ABC):
         return self.score(users.flatten(), items.repeat_interleave(users.shape[1])).view(users.shape)
 
     @abstractmethod
-    def encode_catalogue(self) -> Tensor:
-        """Return what all items contribute to every user's scores, (num_items, h); computed once an evaluation."""
+    def encode_catalogue(self) -> Any:
+        """Return what is the same in every user's scores; computed once an evaluation, and read by `score_all` alone.
+
+        Most often what all items contribute, (num_items, h).
+        """
 
     @abstractmethod
-    def score_all(self, users: Tensor, catalogue: Tensor | None = None) -> Tensor:
+    def score_all(self, users: Tensor, catalogue: Any = None) -> Tensor:
         """Score the whole catalogue.
 
         Args:

@@ -21,7 +21,10 @@ class Graph:
         counts, degrees = offsets.diff(), torch.bincount(items, minlength=num_items)
         users = torch.repeat_interleave(torch.arange(len(counts), device=items.device), counts)
         by_item = torch.argsort(items, stable=True)
-        weights = (counts[users] * degrees[items]).to(dtype).rsqrt()
+        products = (counts[users] * degrees[items]).to(
+            torch.promote_types(dtype, torch.float32)
+        )  # too large for halves
+        weights = products.rsqrt().to(dtype)
         self.num_nodes = len(counts) + num_items
         # 32 bits: half the memory traffic, and on a CPU up to twice as fast
         self.offsets = torch.cat((offsets, offsets[-1] + degrees.cumsum(0))).int()
@@ -38,15 +41,15 @@ class Graph:
         """
         layer = total = torch.cat((users, items))
         for _ in range(num_layers):
-            layer = self._product(layer)
+            layer = self.product(layer)
             total.add_(layer)
         return total.div_(num_layers + 1).split((len(users), len(items)))
 
-    def _product(self, vectors: Tensor) -> Tensor:
+    def product(self, vectors: Tensor) -> Tensor:
         """Return A times the vectors of all nodes, users before items: (nodes, d) -> (nodes, d).
 
-        torch's product of a sparse matrix is the fastest form on a GPU; on a CPU the sum of a bag of rows takes a half
-        to a third of its time.
+        torch's product with a sparse matrix is the fastest form on a GPU; on a CPU the sum of a bag of rows takes about
+        a third of its time where vectors are wide (benchmarks/graph_product.py).
         """
         if not vectors.is_cuda:
             return functional.embedding_bag(

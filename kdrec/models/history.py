@@ -1,13 +1,17 @@
 """Models that know a user by what they touched: they serve a stranger with a history as they serve anybody."""
 
 from abc import abstractmethod
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kdrec.data.interactions import Interactions
-from kdrec.models.base import Recommender
+from kdrec.models.bags import are_lists, places_of
+from kdrec.models.base import DotProductRecommender, Recommender
+
+_BLOCK = 1024  # users whose vectors are computed together, so that activations stay small
 
 
 class HistoryRecommender(Recommender):
@@ -38,18 +42,24 @@ class HistoryRecommender(Recommender):
 
     def require_sound(self) -> None:
         """As `Recommender.require_sound`."""
+        super().require_sound()
         if not are_lists(self.history_offsets, self.history_items, self.num_users, self.num_items):
             raise ValueError("its histories are not those of its users and items")
 
     def histories(self, users: Tensor) -> tuple[Tensor, Tensor]:
         """Return (offsets, items) of users (B,) int64."""
-        starts, counts = self.history_offsets[users], self.history_offsets.diff()[users]
-        offsets = torch.cat((counts.new_zeros(1), counts.cumsum(0)))
-        places = torch.arange(int(offsets[-1]), device=users.device)
-        return offsets, self.history_items[places + torch.repeat_interleave(starts - offsets[:-1], counts)]
+        offsets, places = places_of(self.history_offsets, users)
+        return offsets, self.history_items[places]
+
+    def audience(self) -> tuple[Tensor, Tensor]:
+        """Return the histories by item: offsets (num_items + 1,) and the users who touched each, ascending."""
+        users = torch.repeat_interleave(self.history_offsets.diff())
+        items, order = self.history_items.sort(stable=True)
+        counts = torch.bincount(items, minlength=self.num_items)
+        return torch.cat((counts.new_zeros(1), counts.cumsum(0))), users[order]
 
     @abstractmethod
-    def score_histories(self, offsets: Tensor, items: Tensor, catalogue: Tensor | None = None) -> Tensor:
+    def score_histories(self, offsets: Tensor, items: Tensor, catalogue: Any = None) -> Tensor:
         """Score the whole catalogue for anybody with a history.
 
         Args:
@@ -61,21 +71,24 @@ class HistoryRecommender(Recommender):
             (B, num_items); an empty history gets scores too, the same for everybody.
         """
 
-    def score_all(self, users: Tensor, catalogue: Tensor | None = None) -> Tensor:
+    def score_all(self, users: Tensor, catalogue: Any = None) -> Tensor:
         """As `Recommender.score_all`."""
         return self.score_histories(*self.histories(users), catalogue)
 
-    def score(self, users: Tensor, items: Tensor) -> Tensor:
-        """As `Recommender.score`, by way of the whole catalogue, once for each user."""
+
+class HistoryDotProductRecommender(DotProductRecommender, HistoryRecommender):
+    """A recommender that makes a user's vector of their history, and scores by dot products with the items'."""
+
+    @abstractmethod
+    def history_vectors(self, offsets: Tensor, items: Tensor) -> Tensor:
+        """Return the vectors of anybody with a history: (B + 1,) and (n,) int64 -> (B, d)."""
+
+    def user_vectors(self, users: Tensor) -> Tensor:
+        """As `Recommender.user_vectors`; each user's history is read once, however often ``users`` names them."""
         unique, rows = torch.unique(users, return_inverse=True)
-        whole = self.score_all(unique)
-        return whole[rows if items.dim() == 1 else rows.unsqueeze(1), items]
+        blocks = [self.history_vectors(*self.histories(some)) for some in unique.split(_BLOCK)]
+        return torch.cat(blocks).index_select(0, rows)
 
-
-def are_lists(offsets: Tensor, items: Tensor, num_users: int, num_items: int) -> bool:
-    """Whether these can be a list of items for each user: offsets (num_users + 1,), items (n,)."""
-    return (
-        len(offsets) == num_users + 1
-        and (int(offsets[0]), int(offsets[-1])) == (0, len(items))
-        and bool((offsets.diff() >= 0).all() and ((items >= 0) & (items < num_items)).all())
-    )
+    def score_histories(self, offsets: Tensor, items: Tensor, catalogue: Tensor | None = None) -> Tensor:
+        """As `HistoryRecommender.score_histories`."""
+        return self.history_vectors(offsets, items) @ (self.encode_catalogue() if catalogue is None else catalogue).T

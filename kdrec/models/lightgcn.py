@@ -9,9 +9,9 @@ from torch.autograd.function import once_differentiable
 
 from kdrec.data.interactions import Interactions
 from kdrec.errors import InputError
+from kdrec.models.bags import are_lists
 from kdrec.models.base import DotProductRecommender
 from kdrec.models.graph import Graph
-from kdrec.models.history import are_lists
 
 
 class _Propagated(NamedTuple):
@@ -70,7 +70,7 @@ class LightGCN(DotProductRecommender):
     def bind(self, train: Interactions) -> None:
         """As `Recommender.bind`; keeps the graph."""
         super().bind(train)
-        offsets, items = (torch.from_numpy(part.copy()) for part in train.csr)
+        offsets, items = (torch.from_numpy(part.copy()).to(self.device) for part in train.csr)
         self.keep(graph_offsets=offsets.long(), graph_items=items.int())
         self._forget()
 
@@ -98,6 +98,10 @@ class LightGCN(DotProductRecommender):
         if catalogue is None or held is None or catalogue is not held.items:
             held = self._vectors()
         return held.users.index_select(0, users) @ (held.items if catalogue is None else catalogue).T
+
+    def num_bytes(self) -> int:
+        """As `Recommender.num_bytes`: what is deployed are the propagated vectors, without the graph."""
+        return sum(table.numel() * table.element_size() for table in self.parameters())
 
     def _vectors(self) -> _Propagated:
         """Propagate, unless what is held is true beyond doubt."""

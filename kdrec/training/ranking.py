@@ -54,7 +54,7 @@ class RankingModule(L.LightningModule):
         self.num_candidates = num_candidates
         self.metrics = nn.ModuleDict()
         self._rankings: dict[str, CatalogueRanking] = {}
-        self._catalogue: Tensor | None = None
+        self._catalogue: Any = None
         self._sums: dict[str, Tensor] = {}
         self._num_pairs = 0
         self._learning_rate = 0.0
@@ -104,15 +104,21 @@ class RankingModule(L.LightningModule):
         """Size the tables for the data, once."""
         if not self.recommender.is_built:
             self.recommender.bind(self.train_data)
+        fitting = self.trainer.state.fn == "fit"
+        if fitting and not self._learns:
+            self.stand_in = nn.Parameter(torch.zeros(()))  # DDP and ModelCheckpoint want something that is trained
+        if fitting and isinstance(self.optimizer([nn.Parameter(torch.zeros(1))]), LazyAdam):
+            let_embeddings_be_sparse(self)  # here, since DDP must know it when it wraps the module
+
+    @property
+    def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
+        """What DDP shall not send at every step: buffers are made of the data, which is the same in every process."""
+        return [name for name, _ in self.named_buffers()]
 
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule."""
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        if not parameters:  # Lightning saves nothing before an optimizer's first step, so one steps over a stand-in
-            return torch.optim.SGD([torch.zeros(1, requires_grad=True)])
         optimizer = self.optimizer(parameters)
-        if isinstance(optimizer, LazyAdam):
-            let_embeddings_be_sparse(self)
         if self.lr_scheduler is None:
             return optimizer
         return [optimizer], [self.lr_scheduler(optimizer)]
@@ -136,7 +142,7 @@ class RankingModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Add up the terms. Nothing is logged or copied to the host here: see `on_train_epoch_end`."""
         if not self._learns:
-            return torch.zeros((), device=self.device, requires_grad=True)
+            return self.stand_in * 0.0
         terms = self.terms(batch)
         for name, term in terms.items():
             self._sums[name] = self._sums[name] + term.detach() if name in self._sums else term.detach()
@@ -225,6 +231,7 @@ class RankingModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the file self-contained (see kdrec.models.checkpoint)."""
+        checkpoint["state_dict"].pop("stand_in", None)
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items() if "/" in name}
         split = self._datamodule.split
         checkpoint["kdrec"] = files.describe(self.recommender, split.train, split.valid, split.test) | {
@@ -238,6 +245,8 @@ class RankingModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a file whose model or data are not those of this run."""
+        if hasattr(self, "stand_in"):
+            checkpoint["state_dict"]["stand_in"] = self.stand_in
         section = checkpoint.get("kdrec", {})
         model = files.as_config(self.recommender)
         if section.get("model") != model:

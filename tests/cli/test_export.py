@@ -13,8 +13,10 @@ from kdrec.deploy.formats import FORMATS, format_named
 from kdrec.models.base import Recommender
 from kdrec.models.bpr import BPR
 from kdrec.models.ncf import NCF
+from kdrec.models.popularity import Popularity
 from kdrec.models.quantized_bpr import QuantizedBPR
 from tests.commandline import Kdrec
+from tests.deploy.architectures import Neighbours
 from tests.generated import content_of
 
 
@@ -54,6 +56,25 @@ def test_what_few_bits_cost(kdrec: Kdrec, workplace: Path, split: Split, model: 
     assert f"Validation, before and after {bits}" in done.out
     cost = artefact.check("out")["quality"]["validation"]
     assert {"recall@5", "ndcg@10"} <= set(cost["before"]) == set(cost["after"])
+
+
+def test_a_model_without_parameters(kdrec: Kdrec, workplace: Path, split: Split) -> None:
+    path = str(save(Neighbours(), split, workplace / "model.ckpt"))
+    done = kdrec("export", "--ckpt_path", path, "--format", "safetensors", "--quantize", "int8", "--output", "out")
+    assert done.code == 0, done.error
+    [total] = [line.split() for line in done.out.splitlines() if line.strip().startswith("model ")]
+    numbers = 31 * 8 + len(split.train) * 8
+    assert int(total[1].replace(",", "")) == pytest.approx(numbers + 40 * (40 + 4), rel=0.2)  # a header besides
+    assert "Validation, before and after int8" in done.out
+    for kind in sorted({*FORMATS} - {"safetensors"}):
+        assert "take --format " in kdrec("export", "--ckpt_path", path, "--format", kind, "--output", "new").sentence
+    assert not Path("new").exists()
+
+
+def test_nothing_to_round(kdrec: Kdrec, workplace: Path, split: Split) -> None:
+    path = str(save(Popularity(), split, workplace / "model.ckpt"))
+    said = kdrec("export", "--ckpt_path", path, "--format", "onnx", "--quantize", "int8").sentence
+    assert "A Popularity has no table that would be smaller with 8 bits a number; leave out --quantize." in said
 
 
 def test_a_cost_that_cannot_be_measured(kdrec: Kdrec, workplace: Path, split: Split) -> None:

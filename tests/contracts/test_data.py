@@ -37,10 +37,11 @@ def test_the_parts_are_disjoint_and_whole(splitter: type[Splitter]) -> None:
 
 
 @every_splitter
-def test_every_user_is_in_every_part(splitter: type[Splitter]) -> None:
+def test_every_user_trains_and_somebody_is_asked(splitter: type[Splitter]) -> None:
     split = splitter()(LOG)  # type: ignore[call-arg]
-    for part in (split.train, split.valid, split.test):
-        assert part.user_counts.min() >= 1
+    assert split.train.user_counts.min() >= 1
+    for part in (split.valid, split.test):
+        assert len(part) > 0
         assert part.user_ids is split.train.user_ids or (part.user_ids == split.train.user_ids).all()
 
 

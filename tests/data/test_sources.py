@@ -3,9 +3,11 @@ import io
 import shutil
 import subprocess
 import threading
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -155,6 +157,22 @@ def test_crash_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         obtain("name", tmp_path, find, [Interrupted({"a.txt": "alpha"})])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_several_processes_one_downloads(tmp_path: Path) -> None:
+    """Threads stand for them: a lock on a file keeps them apart as it does processes."""
+
+    class Slow(Fake):
+        def fetch(self, folder: Path) -> None:
+            time.sleep(0.2)
+            super().fetch(folder)
+
+    source = Slow(WHOLE)
+    with ThreadPoolExecutor(4) as pool:
+        read = [pool.submit(obtain, "name", tmp_path, find, [source]) for _ in range(4)]
+    assert [each.result() for each in read] == ["alphabeta"] * 4
+    assert source.calls == 1
+    assert files_below(tmp_path) == ["name/a.txt", "name/b.txt"]
 
 
 def test_all_folders_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,15 @@ import pandas as pd
 import pytest
 
 from kdrec.data.interactions import Interactions
-from kdrec.data.splits import LeaveOneOut, RandomRatio, Split, Splitter
+from kdrec.data.splits import ColdItems, LeaveOneOut, RandomRatio, Split, Splitter
 from kdrec.errors import InputError
 
-SPLITTERS = [LeaveOneOut("time"), LeaveOneOut("random", seed=3), RandomRatio(0.1, 0.2, seed=3, min_interactions=5)]
+SPLITTERS = [
+    LeaveOneOut("time"),
+    LeaveOneOut("random", seed=3),
+    RandomRatio(0.1, 0.2, seed=3, min_interactions=5),
+    ColdItems(0.1, 0.2, seed=3),
+]
 
 
 def log(counts: list[int]) -> Interactions:
@@ -142,6 +147,41 @@ def test_ratio_leaves_something_to_train_on(count: int, share: float) -> None:
     assert min(len(split.train), len(split.valid), len(split.test)) >= 1
 
 
+def test_cold_items_are_in_one_part_only(interactions: Interactions) -> None:
+    split = ColdItems(0.1, 0.2)(interactions)
+    present = np.stack([part.item_counts > 0 for part in (split.train, split.valid, split.test)])
+    assert present.sum(0).tolist() == [1] * 40
+    assert present.sum(1).tolist() == [28, 4, 8]
+    assert split.train.user_counts.min() >= 1
+
+
+def test_cold_items_are_random_and_seeded() -> None:
+    chosen = [ColdItems(0.25, 0.25, seed=seed)(log([40] * 2)).test.item_counts > 0 for seed in range(300)]
+    assert not np.array_equal(chosen[0], chosen[1])
+    shares = np.mean(chosen, axis=0)  # of 300 draws, with a deviation of .025
+    assert np.abs(shares - 0.25).max() < 5 * 0.025
+
+
+def test_who_would_lose_everything_keeps_the_item_that_was_drawn_last() -> None:
+    """User 0 has only item 0: if it is drawn it stays, and the others with it."""
+    alone = pd.DataFrame({"user": [0, *[1] * 9, *[2] * 9], "item": [0, *range(9), *range(9)]})
+    interactions = Interactions.from_frame(alone)
+    drawn = 0
+    for seed in range(40):
+        split = ColdItems(0.34, 0.34, seed=seed, min_interactions=1)(interactions)
+        assert split.train.user_counts.min() >= 1
+        assert split.train.item_counts[0] == 3
+        kept = [np.count_nonzero(part.item_counts) for part in (split.train, split.valid, split.test)]
+        assert kept in ([3, 3, 3], [4, 2, 3], [4, 3, 2])
+        drawn += kept[0] == 4
+    assert 15 < drawn < 38  # two in three, with a deviation of 3
+
+
+def test_cold_items_need_users_with_others() -> None:
+    with pytest.raises(InputError, match=r"shares of 0\.3 and 0\.3 of 3 items cannot be held out, since users would"):
+        ColdItems(0.3, 0.3, min_interactions=1)(log([1, 2, 3]).subset(np.array([0, 2, 5])))
+
+
 def test_names() -> None:
     """They are in every table and checkpoint: to change one is to change a protocol."""
     assert LeaveOneOut().name == "leave-one-out-time-min3"
@@ -149,6 +189,8 @@ def test_names() -> None:
     assert LeaveOneOut("random", seed=5, min_interactions=4).name == "leave-one-out-random-seed5-min4"
     assert RandomRatio().name == "random-0.1-0.1-seed0-min10"
     assert RandomRatio(0.25, 0.05, seed=2, min_interactions=5).name == "random-0.25-0.05-seed2-min5"
+    assert ColdItems().name == "cold-items-0.1-0.1-seed0-min5"
+    assert ColdItems(0.25, 0.05, seed=2, min_interactions=3).name == "cold-items-0.25-0.05-seed2-min3"
 
 
 def test_time_needs_times() -> None:
@@ -175,6 +217,7 @@ def test_too_few_to_cut() -> None:
 @pytest.mark.parametrize(
     ("valid", "test"), [(0.5, 0.5), (0, 0.1), (0.1, 0), (-0.1, 0.1), (0.1, 1.0), (float("nan"), 0.1)]
 )
-def test_bad_shares(valid: float, test: float) -> None:
-    with pytest.raises(InputError, match="must be positive and leave something to train on"):
-        RandomRatio(valid, test)
+@pytest.mark.parametrize("splitter", [RandomRatio, ColdItems])
+def test_bad_shares(splitter: type[Splitter], valid: float, test: float) -> None:
+    with pytest.raises(InputError, match=f"{splitter.__name__}: .*must be positive and leave something to train on"):
+        splitter(valid, test)  # type: ignore[call-arg, arg-type]

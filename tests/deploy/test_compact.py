@@ -1,19 +1,26 @@
+import contextlib
+
 import pytest
 import torch
 
 from kdrec.deploy.compact import Compact, Table, compact
 from kdrec.errors import InputError
-from kdrec.models.base import DotProductRecommender, Recommender
+from kdrec.models.base import Recommender
+from kdrec.models.bpr import BPR
 from kdrec.models.ncf import NCF
 from kdrec.models.popularity import Popularity
 from kdrec.models.quantization import pack_nibbles, quantize_rows, unpack_nibbles
 from kdrec.models.quantized_bpr import QuantizedBPR
-from tests.discovery import subclasses
+from tests.contracts.test_recommenders import MODELS, made
+from tests.deploy.architectures import Biased, Distances, Neighbours, Propagated
 from tests.generated import generate
 
 TRAIN = generate(num_users=9, num_items=13)
-MODELS = [model for model in subclasses("models", Recommender) if model is not DotProductRecommender]
 USERS = torch.arange(9)
+
+
+def fresh(architecture: type[Recommender]) -> Recommender:
+    return made(architecture) if architecture in MODELS else architecture()
 
 
 def bound(model: Recommender) -> Recommender:
@@ -44,12 +51,13 @@ def test_halves_do_not_reach_everything() -> None:
         Table.of(torch.tensor([[70000.0]]), 16, "counts")
 
 
-@pytest.mark.parametrize("architecture", MODELS, ids=lambda model: model.__name__)
+@pytest.mark.parametrize("architecture", [*MODELS, Propagated, Distances, Neighbours], ids=lambda kind: kind.__name__)
 def test_its_own_bits_change_nothing(architecture: type[Recommender]) -> None:
-    model = bound(architecture())
+    model = bound(fresh(architecture))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    assert torch.equal(compact(model).recommender.score_all(USERS), model.score_all(USERS))
-    compact(model, 4)
+    torch.testing.assert_close(compact(model).recommender.score_all(USERS), model.score_all(USERS))
+    with contextlib.suppress(InputError):
+        compact(model, 4)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -83,6 +91,37 @@ def test_quantized_scores_are_near() -> None:
     assert errors[0] > errors[2] > 0 == errors[1]
 
 
-def test_popularity_is_a_width_of_one() -> None:
+def test_scales_that_outweigh_what_they_save() -> None:
     model = bound(Popularity())
-    assert torch.allclose(compact(model, 8).recommender.score_all(USERS), model.score_all(USERS))
+    assert torch.equal(compact(model).recommender.score_all(USERS), model.score_all(USERS))
+    for bits in (8, 4):
+        with pytest.raises(InputError, match=f"^A Popularity has no table that would be smaller with {bits} bits a n"):
+            compact(model, bits)
+
+
+def test_a_model_of_computed_vectors_becomes_these() -> None:
+    made = compact(bound(Propagated(5)))
+    assert type(made.recommender) is BPR
+    assert list(made.tables) == ["users.weight", "items.weight"]
+
+
+def test_scores_that_are_not_what_they_are_said_to_be() -> None:
+    with pytest.raises(InputError, match="The scores of a Biased are not the dot products of its vectors, so"):
+        compact(bound(Biased()))
+
+
+def test_tables_that_are_buffers_are_rounded_and_histories_are_not() -> None:
+    model = bound(Neighbours())
+    few = compact(model, 8)
+    assert widths(few) == {
+        "history_offsets": torch.int64,
+        "history_items": torch.int64,
+        "weights": torch.int8,
+    }
+    assert torch.equal(few.recommender.history_items, model.history_items)
+    codes, scales = quantize_rows(model.weights, 8)
+    assert torch.equal(few.recommender.weights, codes * scales.unsqueeze(1))
+
+
+def test_whole_numbers_stay_what_they_are() -> None:
+    assert compact(bound(Distances()), 4).recommender.number == 2**24 + 1

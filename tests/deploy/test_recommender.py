@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from kdrec.errors import InputError
 from kdrec.models.base import Recommender
 from kdrec.models.bpr import BPR
 from kdrec.models.ncf import NCF
+from tests.deploy.architectures import Neighbours
 from tests.generated import content_of
 
 USERS = [[1.0, 0.0], [0.0, 1.0]]
@@ -102,6 +104,40 @@ def test_no_stranger_for_other_scores(tmp_path: Path) -> None:
     recommender.bind(train())
     with pytest.raises(InputError, match="is a NCF, whose users cannot be made from items"):
         deployed(tmp_path, recommender, train()).for_items([0], 1)
+
+
+def test_a_model_of_histories_takes_a_strangers_list_as_it_is(tmp_path: Path) -> None:
+    recommender = Neighbours()
+    recommender.bind(train())
+    weights = recommender.weights
+    model = deployed(tmp_path, recommender, train())
+    assert model.no_strangers == ""
+    for items, expected in (([0, 2], weights[0] + 2 * weights[2]), ([2, 0, 2], weights[0] + 2 * weights[2])):
+        found = {item.id: item.score for item in model.for_items(items, 2)}
+        assert found == pytest.approx({"i1": expected[1].item(), "i3": expected[3].item()})
+    assert model.for_items([2, 0], 2) != model.for_items([0, 2], 2)
+
+
+def test_the_order_of_a_strangers_items_means_nothing_without_times(tmp_path: Path) -> None:
+    data = dataclasses.replace(train(), timestamps=None)
+    recommender = Neighbours()
+    recommender.bind(data)
+    model = deployed(tmp_path, recommender, data)
+    assert model.for_items([2, 0], 2) == model.for_items([0, 2], 2)
+
+
+def test_a_stranger_with_a_users_history_is_that_user(tmp_path: Path) -> None:
+    recommender = Neighbours()
+    recommender.bind(train())
+    model = deployed(tmp_path, recommender, train())
+    assert model.for_items(model.history(0), 2) == model.for_user(0, 2)
+
+
+def test_nothing_similar_without_vectors(tmp_path: Path) -> None:
+    recommender = Neighbours()
+    recommender.bind(train())
+    with pytest.raises(InputError, match="is a Neighbours, which has no vectors to find similar items by; ask what it"):
+        deployed(tmp_path, recommender, train()).similar_to(0, 1)
 
 
 def test_fold_in_minimises_its_loss() -> None:

@@ -1,6 +1,5 @@
 import copy
 import gc
-import io
 import pickle
 import weakref
 from collections.abc import Callable
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kdrec.data.interactions import Interactions
+from kdrec.deploy.compact import compact
 from kdrec.distillation.base import Teacher
 from kdrec.errors import InputError
 from kdrec.models.bpr import BPR
@@ -282,13 +282,31 @@ def test_a_model_with_a_history_of_gradients_is_let_go() -> None:
     assert gone() is None
 
 
-def test_a_file_keeps_the_graph_small() -> None:
+def test_a_file_keeps_the_graph_and_an_export_does_not() -> None:
     model = bound()
-    content = io.BytesIO()
     model.score_all(torch.arange(9))
-    torch.save(model.state_dict(), content)
-    assert sorted(model.state_dict()) == ["graph_items", "graph_offsets", "items.weight", "users.weight"]
-    assert model.num_bytes() == 4 * 4 * 22 + 8 * 10 + 4 * len(TRAIN)
+    kept = {name: value for name, value in model.state_dict().items() if "weight" not in name}
+    assert {name: len(value) for name, value in kept.items()} == {"graph_offsets": 10, "graph_items": len(TRAIN)}
+    exported = compact(model)
+    assert sum(table.numbers.nbytes for table in exported.tables.values()) == model.num_bytes() == 4 * 4 * 22
+    torch.testing.assert_close(exported.recommender.score_all(torch.arange(9)), model.score_all(torch.arange(9)))
+
+
+def test_the_graph_is_where_the_tables_are() -> None:
+    """Lightning builds models on the device that they will train on."""
+    with torch.device("meta"):
+        assert bound().graph_items.device == bound().graph_offsets.device == torch.device("meta")
+
+
+def test_halves() -> None:
+    """The product of two degrees can be larger than any half."""
+    items = np.arange(300)
+    users = np.repeat(np.arange(300), 300)
+    crowd = Interactions(users, np.tile(items, 300), np.arange(300).astype(str), items.astype(str))
+    model = bound(crowd, num_layers=1)
+    expected = model.encode_catalogue().detach()
+    torch.testing.assert_close(model.bfloat16().encode_catalogue().float(), expected, atol=0.01, rtol=0.05)
+    torch.testing.assert_close(model.half().encode_catalogue().float(), expected, atol=0.01, rtol=0.05)
 
 
 @pytest.mark.parametrize(

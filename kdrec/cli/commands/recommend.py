@@ -42,7 +42,7 @@ def run(args: Sequence[str]) -> int:
     parser.add_argument("--ckpt_path", type=Path, help="checkpoint (default: the newest best.ckpt)")
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--user", help="raw id of a user of the training data")
-    who.add_argument("--items", nargs="+", metavar="ITEM", help="raw ids or titles that a stranger likes")
+    who.add_argument("--items", nargs="+", metavar="ITEM", help="raw ids or titles that a stranger likes, latest last")
     who.add_argument("--similar-to", metavar="ITEM", help="raw id or title of an item")
     parser.add_argument("-k", type=int, default=10, help="items to list (default 10)")
     parser.add_argument("--format", choices=("table", "json", "csv"), default="table", help="default table")

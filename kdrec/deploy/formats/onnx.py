@@ -53,7 +53,7 @@ def _scores(graph: Graph, recommender: Recommender) -> str:
     if not isinstance(recommender, NCF):
         raise InputError(
             f"There is no ONNX graph for a {type(recommender).__name__}: it scores by no dot products, and is neither "
-            f"NCF nor NeuMF; take --format torch_export or safetensors."
+            f"NCF nor NeuMF; take --format torch_export, or safetensors, which holds any model."
         )
     width = recommender.embedding_dim
     first = graph.table("first.weight")

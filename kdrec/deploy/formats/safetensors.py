@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kdrec.deploy.compact import Compact, Table
 from kdrec.deploy.lists import best_unseen
+from kdrec.errors import InputError
 from kdrec.models.checkpoint import as_config, rebuild
 
 QUANTIZES = True
@@ -28,7 +29,13 @@ def build(model: Compact, k: int) -> dict[str, bytes]:
         "num_items": model.recommender.num_items,
         "widths": {name: table.width for name, table in model.tables.items()},
     }
-    return {MODEL: save(tensors, {name: json.dumps(value) for name, value in said.items()})}
+    try:
+        return {MODEL: save(tensors, {name: json.dumps(value) for name, value in said.items()})}
+    except (RuntimeError, ValueError):  # of sparse tensors, and of two names for one memory
+        raise InputError(
+            f"safetensors cannot hold a {type(model.recommender).__name__}, some of whose tensors are sparse or share "
+            f"their memory; use its checkpoint with kdrec recommend, predict or serve."
+        ) from None
 
 
 def answers(folder: Path, users: Tensor, seen: Tensor, k: int) -> dict[str, tuple[Tensor, Tensor]]:

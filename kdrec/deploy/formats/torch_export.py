@@ -4,8 +4,11 @@
 -1, and gives items and scores, both (B, k), as `kdrec.deploy.lists.best_unseen`. Its k is fixed.
 """
 
+import contextlib
 import io
+import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from torch.export import Dim
 
 from kdrec.deploy.compact import Compact, Table
 from kdrec.deploy.lists import best_unseen
+from kdrec.errors import InputError
 from kdrec.models.base import Recommender
 
 QUANTIZES = True
@@ -63,14 +67,29 @@ def build(model: Compact, k: int) -> dict[str, bytes]:
     """As `Format.build`."""
     batch, width = Dim("batch", min=1), Dim("seen", min=1)
     examples: tuple[Any, ...] = torch.zeros(3, dtype=torch.int64), torch.zeros(3, 5, dtype=torch.int64)
+    shapes = {"users": {0: batch}, "seen": {0: batch, 1: width}}
     content = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # about its own deprecations
-        program = torch.export.export(
-            _TopItems(model, k).eval(), examples, dynamic_shapes={"users": {0: batch}, "seen": {0: batch, 1: width}}
-        )
-        torch.export.save(program, content)
+    try:
+        with _quiet(), torch.no_grad():
+            torch.export.save(torch.export.export(_TopItems(model, k).eval(), examples, dynamic_shapes=shapes), content)
+    except Exception:  # torch.export's own, of many kinds
+        raise InputError(
+            f"A {type(model.recommender).__name__} does not become a torch program: torch.export cannot follow what it "
+            f"does; take --format safetensors, which holds any model."
+        ) from None
     return {PROGRAM: content.getvalue()}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence torch.export, which warns of its own deprecations and prints the program that it cannot follow."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
 
 
 def answers(folder: Path, users: Tensor, seen: Tensor, k: int) -> dict[str, tuple[Tensor, Tensor]]:

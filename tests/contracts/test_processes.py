@@ -1,0 +1,74 @@
+"""N processes with batches of B do what one does with batches of N * B: any model, and any method over all of them."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.commandline import ROOT
+from tests.processes import BATCH, EPOCHS, Case, cases, data, prepare, train
+
+CASES = cases()
+APART = [case for case in CASES if case.options.get("topology_scope") == "rank"]
+EXACT = [case for case in CASES if case not in APART]
+Left = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes left of all cases; they are started once, by torchrun."""
+    made = tmp_path_factory.mktemp("processes")
+    prepare(made)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*command, "-m", "tests.processes", str(made)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return made
+
+
+@pytest.fixture(scope="module")
+def two(folder: Path) -> list[dict[str, Left]]:
+    """What each of the two left."""
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """Return the largest difference between tensors of the same names."""
+    assert one.keys() == other.keys()
+    return max(((one[name] - other[name]).abs().max().item() for name in one), default=0.0)
+
+
+def test_there_are_cases() -> None:
+    assert {"BPR Adam", "BPR FTD all global Adam"} <= {str(case) for case in EXACT}
+    assert len(data(1).split.train) % BATCH == 1  # one process has nothing of the last batch
+
+
+@pytest.mark.parametrize("case", EXACT, ids=str)
+def test_two_processes_are_one(case: Case, folder: Path, two: list[dict[str, Left]]) -> None:
+    one = train(case, folder, 1)
+    ours, theirs = (left[str(case)] for left in two)
+    assert difference(ours["weights"], theirs["weights"]) == 0.0
+    assert len(one["losses"]) == len(ours["losses"]) == 5 * EPOCHS
+    assert ours["losses"] == pytest.approx(one["losses"], rel=1e-5)
+    assert difference(one["gradients"], ours["gradients"]) < 1e-5
+    assert difference(one["weights"], ours["weights"]) < 1e-5
+    for left in (ours, theirs):
+        assert {name: f"{value:.4f}" for name, value in left["metrics"].items()} == {
+            name: f"{value:.4f}" for name, value in one["metrics"].items()
+        }
+
+
+@pytest.mark.parametrize("case", APART, ids=str)
+def test_topologies_of_single_batches_are_another_training(
+    case: Case, folder: Path, two: list[dict[str, Left]]
+) -> None:
+    """Or the tolerances above would mean nothing."""
+    assert difference(train(case, folder, 1)["weights"], two[0][str(case)]["weights"]) > 1e-3
+
+
+def test_a_union_is_the_same_everywhere(two: list[dict[str, Left]]) -> None:
+    assert two[0]["unions"] == two[1]["unions"] == {"some": [0, 2, 4, 9], "one": [3, 5], "none": []}
