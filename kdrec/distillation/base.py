@@ -85,12 +85,14 @@ class Distiller(nn.Module, ABC):
 
     Attributes:
         reads_vectors: Whether it reads the vectors of users and items; a method of scores or lists does not.
+        anneals: Whether it must know for how long the training goes on.
 
     Raises:
         InputError: If the weight is negative or infinite.
     """
 
     reads_vectors: ClassVar[bool] = True
+    anneals: bool = False
 
     def __init__(self, weight: float) -> None:
         super().__init__()

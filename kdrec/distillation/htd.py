@@ -53,6 +53,8 @@ class HTD(Distiller):
         Kang et al., Topology Distillation for Recommender System, KDD 2021, sec. 4.2.
     """
 
+    anneals = True
+
     def __init__(
         self,
         weight: float = 1e-3,

@@ -10,7 +10,7 @@ from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
 from kdrec.distillation.base import Distiller, Teacher, require_choice
 from kdrec.distillation.catalogue import catalogue_cross_entropy
-from kdrec.distillation.lists import pool_length, top_lists
+from kdrec.distillation.lists import top_lists
 from kdrec.errors import InputError
 from kdrec.evaluation.ranking import PairIndex
 from kdrec.models.base import DotProductRecommender, Recommender
@@ -43,8 +43,6 @@ class SoftmaxKD(Distiller):
     """
 
     reads_vectors = False
-    targets: Tensor
-    items: Tensor
 
     def __init__(
         self,
@@ -72,20 +70,23 @@ class SoftmaxKD(Distiller):
 
     def bind(self, student: Recommender, teacher: Teacher, train: Interactions) -> None:
         """As `Distiller.bind`: reads the teacher's lists."""
-        items, scores = top_lists(teacher, train, pool_length(train, self.num_items))
-        self.register_buffer("items", items, persistent=False)
-        self.register_buffer("targets", torch.softmax(scores / self.temperature, dim=1), persistent=False)
+        members, scores = top_lists(teacher, train, self.num_items)
+        # no buffers: DDP would send them to all processes at every step
+        self.items, self.targets = members.long(), torch.softmax(scores / self.temperature, dim=1)
         self._own = PairIndex(train)
 
     def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
         """As `Distiller.forward`; one term, ``softmax_kd``."""
         users, counts = torch.unique(batch.users, return_counts=True)
+        self.items, self.targets = self.items.to(users.device), self.targets.to(users.device)
         items, targets = self.items.index_select(0, users), self.targets.index_select(0, users)
+        known = items.clamp(min=0)  # -1 is no item, and its target is 0
         if self.over == "list":
-            scores = student.score(users, items) / self.temperature
-            loss = (counts * (torch.logsumexp(scores, dim=1) - (targets * scores).sum(1))).sum()
+            scores = student.score(users, known) / self.temperature
+            of_all = torch.logsumexp(scores.masked_fill(items < 0, -torch.inf), dim=1)
+            loss = (counts * (of_all - (targets * scores).sum(1))).sum()
         else:
-            loss = self._over_catalogue(student, users, counts, items, targets)
+            loss = self._over_catalogue(student, users, counts, known, targets)
         return {"softmax_kd": self.weight * loss}
 
     def _over_catalogue(

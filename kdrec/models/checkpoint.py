@@ -110,13 +110,7 @@ def read(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"There is no checkpoint {path}; `kdrec fit` makes one, and `ls checkpoints/*/*` shows yours.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its doubts about a foreign pickle end in the error below
-            if zipfile.is_zipfile(path):
-                with zipfile.ZipFile(path) as archive:
-                    if damaged := archive.testzip():  # torch does not look whether the sums are right
-                        raise zipfile.BadZipFile(damaged)
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_plain(path)
     except UnpicklingError:
         raise InputError(
             f"{path} holds more than tensors and plain values, so it is not a checkpoint of kdrec, or it is damaged; "
@@ -139,6 +133,21 @@ def read(path: str | Path) -> dict[str, Any]:
     if missing := [key for key in _NEEDED if key not in section]:
         raise InputError(f"{path} is incomplete: it does not say {', '.join(missing)}; make it again with `kdrec fit`.")
     return content
+
+
+def load_plain(path: str | Path) -> Any:
+    """Load a file of tensors and plain values onto the CPU, without running anything in it.
+
+    Raises:
+        Exception: Of many kinds, if it is cut off, damaged or of another program.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its doubts about a foreign pickle end in an error
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if damaged := archive.testzip():  # torch does not look whether the sums are right
+                    raise zipfile.BadZipFile(damaged)
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def restore(path: str | Path, content: dict[str, Any] | None = None) -> Recommender:

@@ -88,8 +88,7 @@ class DistillationModule(RankingModule):
             InputError: If the distiller anneals over a training whose length is not known.
         """
         assert self.teacher is not None
-        anneals = type(self.distiller).on_epoch_start is not Distiller.on_epoch_start
-        if anneals and (self.trainer.max_epochs or 0) < 0:
+        if self.distiller.anneals and (self.trainer.max_epochs or 0) < 0:
             raise InputError(
                 f"{type(self.distiller).__name__} anneals over the training, and trainer.max_epochs is "
                 f"{self.trainer.max_epochs}; give the number of epochs."

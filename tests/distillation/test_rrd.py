@@ -6,7 +6,7 @@ from torch import Tensor
 
 from kdrec.data.sampling import Batch
 from kdrec.distillation.base import Teacher
-from kdrec.distillation.rrd import RRD, relaxed_ranking
+from kdrec.distillation.rrd import RRD, Drawn, relaxed_ranking
 from kdrec.errors import InputError
 from kdrec.models.base import Recommender
 from kdrec.models.bpr import BPR
@@ -16,19 +16,24 @@ MINIMUM: dict[str, float] = {}
 
 
 def written_out(interesting: Tensor, uninteresting: Tensor) -> Tensor:
-    """METHODS 3.7: a product of chances, each with its own sum, in float64."""
+    """METHODS 3.7: a product of chances, each with its own sum, in float64; -inf stands where there is none."""
     total = torch.zeros((), dtype=torch.float64)
     for row, others in zip(interesting.double(), uninteresting.double(), strict=True):
+        row, others = row[row > -torch.inf], others[others > -torch.inf]
         for k in range(len(row)):
             total = total - torch.log(row[k].exp() / (row[k:].exp().sum() + others.exp().sum()))
     return total
 
 
+def of_lists(scores: Tensor, drawn: Drawn, owners: Tensor) -> Tensor:
+    """`written_out` of drawn partners' scores, of which -1 are none."""
+    parts = (drawn.interesting[owners], drawn.uninteresting[owners])
+    return written_out(*(scores.gather(1, p.clamp(min=0)).masked_fill(p < 0, -torch.inf) for p in parts))
+
+
 def naive(distiller: RRD, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
     users = torch.tensor(sorted(set(batch.users.tolist())))
-    scores = student.score_all(users).detach()
-    parts = (scores.gather(1, items[users]) for items in (distiller.interesting, distiller.uninteresting))
-    return {"rrd": distiller.weight * written_out(*parts)}
+    return {"rrd": distiller.weight * of_lists(student.score_all(users).detach(), distiller.items, users)}
 
 
 def test_the_loss_and_its_gradient_are_those_written_out() -> None:
@@ -70,7 +75,7 @@ def bound(**options: object) -> tuple[RRD, BPR]:
 
 def test_without_sampling_the_first_of_the_list_are_taken() -> None:
     distiller, _ = bound(num_interesting=5, list_length=8)
-    assert torch.equal(distiller.interesting, distiller.best[:, :5])
+    assert torch.equal(distiller.items.interesting, distiller.best[:, :5])
 
 
 def test_by_rank_another_part_of_the_list_is_drawn_every_epoch_in_the_teachers_order() -> None:
@@ -79,7 +84,7 @@ def test_by_rank_another_part_of_the_list_is_drawn_every_epoch_in_the_teachers_o
     counts = torch.zeros(10)
     for _ in range(500):
         distiller.on_epoch_start(0.5)
-        ranks = rank.gather(1, distiller.interesting)
+        ranks = rank.gather(1, distiller.items.interesting)
         assert (ranks.diff() > 0).all(), "in order, none twice"
         assert ranks.max() < 10
         counts += torch.bincount(ranks.flatten(), minlength=10)
@@ -98,12 +103,12 @@ def chances_without_replacement(length: int, number: int, temperature: float) ->
 def test_the_uninteresting_are_neither_listed_nor_touched_and_change_every_epoch() -> None:
     distiller, _ = bound(num_interesting=5, num_uninteresting=30, list_length=8)
     outside = distiller.best[:, 8 : 60 - max(generate(12, 60).user_counts)]
-    before = distiller.uninteresting
+    before = distiller.items.uninteresting
     seen = torch.zeros(12, 60, dtype=torch.bool)
     for _ in range(60):
         distiller.on_epoch_start(0.5)
-        seen.scatter_(1, distiller.uninteresting, True)
-    assert not torch.equal(before, distiller.uninteresting)
+        seen.scatter_(1, distiller.items.uninteresting, True)
+    assert not torch.equal(before, distiller.items.uninteresting)
     listed = torch.zeros(12, 60, dtype=torch.bool).scatter_(1, distiller.best[:, :8], True)
     touched = torch.zeros(12, 60, dtype=torch.bool)
     train = generate(12, 60)
@@ -144,4 +149,4 @@ def test_lists_are_drawn_on_the_cpu_whatever_the_default_device_is(sampling: str
     with torch.device("meta"):  # Lightning builds models on the device where they will be
         distiller = RRD(list_length=50, sampling=sampling)  # type: ignore[arg-type]
         distiller.bind(teacher, Teacher(teacher), train)
-    assert (distiller.interesting.device.type, distiller.uninteresting.device.type) == ("cpu", "cpu")
+    assert (distiller.items.interesting.device.type, distiller.items.uninteresting.device.type) == ("cpu", "cpu")
