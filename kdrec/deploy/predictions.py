@@ -135,12 +135,12 @@ def _users(model: Deployed, text: str, path: Path) -> list[int]:
 
 
 @torch.inference_mode()
-def _encoded(model: Deployed) -> Tensor:
+def _encoded(model: Deployed) -> Any:
     return model.recommender.encode_catalogue()
 
 
 @torch.inference_mode()
-def _columns(model: Deployed, users: Tensor, k: int, catalogue: Tensor) -> dict[str, list[Any]]:
+def _columns(model: Deployed, users: Tensor, k: int, catalogue: Any) -> dict[str, list[Any]]:
     """Return the rows of some users, as columns."""
 
     def top_of(some: Tensor) -> tuple[Tensor, Tensor]:
