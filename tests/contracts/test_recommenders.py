@@ -70,6 +70,10 @@ def test_all_ways_to_score_agree(architecture: type[Recommender]) -> None:
     torch.testing.assert_close(model.score_all(USERS, model.encode_catalogue()), whole)
     for item in range(13):
         torch.testing.assert_close(model.score(USERS, torch.full((4,), item)), whole[:, item])
+    for times in (1, 9):  # short lists of users and long ones
+        of_users = model.score_users(torch.arange(13), USERS.repeat(times).expand(13, -1))
+        torch.testing.assert_close(of_users, whole.T.repeat(1, times))
+    torch.testing.assert_close(model.score(USERS, table.repeat(1, 2)), whole.repeat(1, 2))
 
 
 @every_model

@@ -54,10 +54,61 @@ def test_two_and_one_by_hand() -> None:
     assert loss.item() == pytest.approx(-math.log(2 / 10 * 3 / 8))
 
 
-def test_large_scores_stay_finite() -> None:
-    scores = torch.tensor([[500.0, -500.0]], requires_grad=True)
-    relaxed_ranking(scores, torch.tensor([[900.0]])).backward()
-    assert torch.isfinite(scores.grad).all()  # type: ignore[arg-type]
+def by_logarithms(interesting: Tensor, uninteresting: Tensor) -> Tensor:
+    """The same without any exponential that could overflow or vanish."""
+    rest = torch.logcumsumexp(interesting.flip(1), dim=1).flip(1)
+    return (torch.logaddexp(rest, torch.logsumexp(uninteresting, dim=1, keepdim=True)) - interesting).sum()
+
+
+@pytest.mark.parametrize("spread", [1.0, 30.0, 100.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_scores_far_apart(spread: float, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    parts = [(spread * torch.randn(20, n, dtype=dtype)).requires_grad_() for n in (8, 5)]
+    fast, slow = relaxed_ranking(*parts), by_logarithms(*(part.double() for part in parts))
+    torch.testing.assert_close(fast, slow.to(dtype))
+    gradients = [torch.autograd.grad(form, parts) for form in (fast, slow)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
+
+
+def test_very_large_scores_stay_finite_and_point_the_right_way() -> None:
+    interesting = torch.tensor([[500.0, -5e30]], requires_grad=True)
+    uninteresting = torch.tensor([[9e5, 0.0]], requires_grad=True)
+    loss = relaxed_ranking(interesting, uninteresting)
+    assert loss.item() == pytest.approx(1200.0)  # each counts as 600 below
+    loss.backward()
+    assert interesting.grad is not None
+    assert interesting.grad.tolist() == [[-1.0, -1.0]]
+    assert uninteresting.grad is not None
+    assert uninteresting.grad[0, 0].item() == 2.0
+
+
+def test_what_is_not_there_neither_counts_nor_moves() -> None:
+    none = -torch.inf
+    interesting = torch.tensor([[1.0, 2.0, none], [3.0, none, none], [none, none, none], [none, none, none]])
+    uninteresting = torch.tensor([[0.0, none], [none, none], [1.0, 2.0], [none, none]])
+    parts = [part.double().requires_grad_() for part in (interesting, uninteresting)]
+    loss = relaxed_ranking(*parts)
+    whole = [torch.tensor([row], dtype=torch.float64, requires_grad=True) for row in ([1.0, 2.0], [0.0])]
+    expected = written_out(*whole)  # the second list has nothing below it, so its one item is certainly first
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    expected.backward()
+    for part, mask, alone in zip(parts, (interesting, uninteresting), whole, strict=True):
+        assert part.grad is not None
+        assert not part.grad[mask == none].any()
+        assert not part.grad[1:].any()
+        torch.testing.assert_close(part.grad[:1][mask[:1] > none], alone.grad[0])  # type: ignore[index]
+
+
+def test_no_number_stays_none() -> None:
+    assert relaxed_ranking(torch.tensor([[torch.nan, 1.0]]), torch.zeros(1, 1)).isnan()
+
+
+@pytest.mark.parametrize("shapes", [((2, 3), (1, 3)), ((3,), (3,)), ((2, 3), (3,))])
+def test_wrong_shapes(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    with pytest.raises(InputError, match="must be two tables with one row for each list, in the same order"):
+        relaxed_ranking(*(torch.zeros(shape) for shape in shapes))
 
 
 def bound(**options: object) -> tuple[RRD, BPR]:

@@ -14,6 +14,7 @@ from kdrec.data.splits import Split
 from kdrec.distillation.base import Distiller, Teacher
 from kdrec.distillation.ftd import FTD
 from kdrec.distillation.htd import HTD
+from kdrec.distillation.rrd import RRD
 from kdrec.distillation.sum import Sum
 from kdrec.errors import InputError
 from kdrec.models import checkpoint
@@ -188,8 +189,9 @@ def test_who_anneals_must_know_for_how_long(teacher_file: Path) -> None:
     module = DistillationModule(BPR(4), str(teacher_file), HTD(num_groups=3), cutoffs=CUTOFFS)
     with pytest.raises(InputError, match=r"HTD anneals over the training, and trainer\.max_epochs is -1"):
         quiet_trainer(max_epochs=-1, max_steps=3).fit(module, datamodule=GeneratedDataModule())
-    module = DistillationModule(BPR(4), str(teacher_file), FTD(), cutoffs=CUTOFFS)
-    quiet_trainer(max_epochs=-1, max_steps=3).fit(module, datamodule=GeneratedDataModule())
+    for distiller in (FTD(), RRD(), Sum([RRD(), FTD()])):
+        module = DistillationModule(BPR(4), str(teacher_file), distiller, cutoffs=CUTOFFS)
+        quiet_trainer(max_epochs=-1, max_steps=3).fit(module, datamodule=GeneratedDataModule())
 
 
 def settings_said(student: Recommender, teacher_file: Path, distiller: Distiller) -> list[str]:
