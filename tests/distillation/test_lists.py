@@ -77,11 +77,10 @@ def touched_by(counts: list[int], num_items: int) -> Interactions:
 def test_streamed_is_dense(
     side: Side, length: int, scores_at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lists, "SCORES_AT_ONCE", scores_at_once)
+    monkeypatch.setattr("kdrec.evaluation.chunks.CPU_BYTES", 4 * scores_at_once)
     teacher = teacher_in(tmp_path)
     found = top_lists(teacher, TRAIN, length, side)
-    most = max(1, scores_at_once // 20, length if side == "items" else 1)
-    assert max(asked(teacher)) == min(most, 12)
+    assert max(asked(teacher)) == min(max(1, scores_at_once // 20), 12)
     assert found.members.shape == ((12, min(length, 20)) if side == "users" else (20, min(length, 12)))
     assert found.members.dtype == torch.int32
     assert same(found, dense(teacher, TRAIN, length, side))
