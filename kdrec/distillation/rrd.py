@@ -66,7 +66,7 @@ class _RelaxedRanking(torch.autograd.Function):
         shares = sums.reciprocal().mul_(there).cumsum_(1)
         ctx.save_for_backward(
             above.mul_(shares).sub_(1).mul_(there).to(interesting.dtype),
-            below.mul_(shares[:, -1:]).to(uninteresting.dtype),
+            below.mul_(shares[:, -1:]).mul_(uninteresting > -torch.inf).to(uninteresting.dtype),
         )
         return sums.log_().sub_(depths).mul_(there).sum().to(interesting.dtype)
 

@@ -129,7 +129,8 @@ def test_a_sum_resumes_from_its_checkpoint_and_config(typed: Kdrec) -> None:
     assert whole.code == 0, whole.error
     assert typed("fit", "--config", "student.yaml", "--name", "half", "--trainer.max_epochs", 2).code == 0
     [last] = Path().glob("checkpoints/half/*/last.ckpt")
-    done = typed("fit", "--config", last.parent / "config.yaml", "--ckpt_path", last, "--trainer.max_epochs", 4)
+    config = str(last.parent / "config.yaml")
+    done = typed("fit", "--config", config, "--ckpt_path", str(last), "--trainer.max_epochs", 4)
     assert done.code == 0, done.error
     [other] = Path().glob("checkpoints/whole/*/last.ckpt")
     resumed, straight = (torch.load(path, weights_only=True) for path in (last, other))
