@@ -70,7 +70,7 @@ def require_same_model(path: Path, module: Mapping[str, Any]) -> None:
     arguments = module["init_args"]
     theirs = arguments.get("recommender") or arguments.get("student")
     held = files.read(path)["kdrec"]["model"]
-    if theirs is not None and theirs != _left_open(held, theirs):
+    if theirs is not None and {"init_args": {}, **theirs} != _left_open(held, theirs):  # Popularity takes none
         raise InputError(
             f"{path} holds {files.shown(held)} and the config says {files.shown(theirs)}; "
             f"give the config that made it, or none."

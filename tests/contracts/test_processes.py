@@ -37,9 +37,12 @@ def two(folder: Path) -> list[dict[str, Left]]:
 
 
 def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
-    """Return the largest difference between tensors of the same names."""
+    """Return the largest difference between tensors of the same names, relative to the largest numbers above 1."""
     assert one.keys() == other.keys()
-    return max(((one[name] - other[name]).abs().max().item() for name in one), default=0.0)
+    return max(
+        ((value - other[name]).abs().max().item() / max(1.0, value.abs().max().item()) for name, value in one.items()),
+        default=0.0,
+    )
 
 
 def test_there_are_cases() -> None:
