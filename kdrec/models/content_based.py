@@ -5,7 +5,7 @@ from torch import Tensor
 
 from kdrec.data.interactions import Interactions
 from kdrec.errors import InputError
-from kdrec.models.base import DotProductRecommender
+from kdrec.models.base import DotProductRecommender, Recommender
 from kdrec.models.history import HistoryRecommender
 from kdrec.models.tf_idf import TfIdfRecommender
 
@@ -57,6 +57,10 @@ class ContentBased(HistoryRecommender, TfIdfRecommender, DotProductRecommender):
     def item_vectors(self, items: Tensor) -> Tensor:
         """As `Recommender.item_vectors`; d = the number of features."""
         return self._means(torch.arange(items.shape[0] + 1, device=items.device), items)
+
+    def score(self, users: Tensor, items: Tensor) -> Tensor:
+        """As `Recommender.score`, by way of the whole catalogue, since a row for each pair would be far larger."""
+        return Recommender.score(self, users, items)
 
     def encode_catalogue(self) -> Tensor:
         """As `Recommender.encode_catalogue`: the items' vectors as a sparse matrix."""
