@@ -61,7 +61,7 @@ def as_module(path: Path, evaluation: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def require_same_model(path: Path, module: Mapping[str, Any]) -> None:
-    """Raise InputError if a config describes another model than the checkpoint holds.
+    """Raise InputError if a config describes another model than the checkpoint holds; what it leaves open may differ.
 
     Args:
         path: The checkpoint.
@@ -70,11 +70,18 @@ def require_same_model(path: Path, module: Mapping[str, Any]) -> None:
     arguments = module["init_args"]
     theirs = arguments.get("recommender") or arguments.get("student")
     held = files.read(path)["kdrec"]["model"]
-    if theirs is not None and theirs != held:
+    if theirs is not None and {"init_args": {}, **theirs} != _left_open(held, theirs):  # Popularity takes none
         raise InputError(
             f"{path} holds {files.shown(held)} and the config says {files.shown(theirs)}; "
             f"give the config that made it, or none."
         )
+
+
+def _left_open(model: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's config with None for each argument that another config leaves at None."""
+    given = by.get("init_args") or {}
+    arguments = (model.get("init_args") or {}).items()
+    return {**model, "init_args": {name: None if given.get(name, 0) is None else value for name, value in arguments}}
 
 
 def run_name(config: Path) -> str:

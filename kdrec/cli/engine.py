@@ -11,23 +11,29 @@ from typing import Any
 
 import lightning as L
 from jsonargparse import Namespace
-from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from kdrec.cli import checkpoints, report, runs
-from kdrec.cli.messages import explain, is_first_rank, quieten, say
+from kdrec.cli.messages import explain, is_first_rank, quieten
 from kdrec.cli.parser import CommandLine
-from kdrec.cli.teachers import ensure_teacher
+from kdrec.cli.resume import Start, start_of
+from kdrec.cli.teachers import ensure_trained
 from kdrec.data.base import InteractionDataModule
 from kdrec.distillation.base import Teacher
 from kdrec.errors import InputError, nearest
+from kdrec.evaluation.clicks import CLICK_METRICS
 from kdrec.evaluation.metrics import LOGGED_METRICS
 from kdrec.models import checkpoint as files
+from kdrec.models.ensemble import Ensemble
 from kdrec.training.callbacks import LastCheckpoint
 from kdrec.training.distillation import DistillationModule
 from kdrec.training.ranking import RankingModule
+from kdrec.training.resuming import WholeFiles
 
 _DISCOVERED = ("data", "models", "distillation", "training")
 
@@ -71,6 +77,7 @@ class KdrecCLI(CommandLine):
     """The commands: from a parsed config to a run, its table and the next step."""
 
     repeatable: Namespace
+    start: Start
 
     # Building
 
@@ -86,23 +93,11 @@ class KdrecCLI(CommandLine):
             if config.get("per_user"):
                 report.require_place(Path(config.per_user))
             return
-        if config.ckpt_path in ("last", "best"):
-            config.ckpt_path = str(runs.newest_checkpoint(self.name, f"{config.ckpt_path}.ckpt"))
-        if config.ckpt_path:
-            done, wanted = files.read(config.ckpt_path)["kdrec"]["epochs"], config.trainer.max_epochs
-            if wanted is not None and 0 <= wanted <= done:
-                raise InputError(
-                    f"{config.ckpt_path} has trained {done} epochs and trainer.max_epochs is {wanted}, so there is "
-                    f"nothing left to do; raise --trainer.max_epochs to go on."
-                )
-            say(f"Going on from {config.ckpt_path}")
-        folder = Path(config.ckpt_path).parent if config.ckpt_path else runs.new_folder(self.name)
+        self.start = start_of(config, self.name)
         self.repeatable = config.clone()  # what config.yaml shall say: a run of its own, not this folder again
         self.repeatable["name"], self.repeatable["ckpt_path"] = self.name, None
-        given = config.checkpoint.dirpath
-        if is_first_rank() and given and not config.ckpt_path and Path(given, "config.yaml").exists():
-            raise InputError(f"{given} holds a run or a config already; name another --checkpoint.dirpath.")
-        config.checkpoint.dirpath = str(given or folder)
+        config.ckpt_path = str(self.start.checkpoint) if self.start.checkpoint else None
+        config.checkpoint.dirpath = str(self.start.folder)
         if is_first_rank():  # the other ranks are told where by ModelCheckpoint
             runs.require_writable(Path(config.checkpoint.dirpath))
 
@@ -125,8 +120,9 @@ class KdrecCLI(CommandLine):
             folder = Path(config.checkpoint.dirpath)
             if config.trainer.logger in (None, True):
                 kwargs["logger"] = TensorBoardLogger(
-                    str(runs.LOGS), name=self.name, version=folder.name, default_hp_metric=False
-                )
+                    str(runs.LOGS), name=self.name, version=folder.name, default_hp_metric=False,
+                    purge_step=self.start.step,  # hides what was logged after the checkpoint of a run that goes on
+                )  # fmt: skip
             callbacks.append(_RunConfig(self._parser("fit"), self.repeatable, folder))
         else:
             kwargs["logger"] = False
@@ -134,6 +130,8 @@ class KdrecCLI(CommandLine):
         self._require_all_processes(trainer)
         if self.requested == "fit" and trainer.checkpoint_callback:  # after the best one, whose state it holds
             trainer.callbacks.append(LastCheckpoint(config.checkpoint.dirpath))  # type: ignore[attr-defined]
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = WholeFiles()
         return trainer
 
     def _require_all_processes(self, trainer: L.Trainer) -> None:
@@ -148,36 +146,50 @@ class KdrecCLI(CommandLine):
             )
 
     def after_instantiate_classes(self) -> None:
-        """If the teacher is a config, turn it into its checkpoint; what is wrong with the student is said before."""
-        if self.requested != "fit":
+        """Turn the configs of a teacher and of members into their checkpoints; first is said what else is wrong."""
+        if self.checkpoint_path:  # of what shall be ranked; else it would be bound to the data before it is loaded
+            self.model.recommender = files.restore(self.checkpoint_path)
             return
-        path = Path(self.model.teacher_path) if isinstance(self.model, DistillationModule) else None
-        if path and not path.is_file():  # before anything is fetched
-            found = "is a folder" if path.is_dir() else "is not there"
-            raise InputError(f"The teacher {path} {found}; give a checkpoint, or the config that makes it.")
+        module, recommender = self.model, self.model.recommender
+        teacher = [module.teacher_path] if isinstance(module, DistillationModule) else []
+        members = recommender.checkpoints if isinstance(recommender, Ensemble) else []
+        for role, given in (("teacher", teacher), ("member", members)):  # before anything is fetched
+            for path in map(Path, given):
+                if not path.is_file():
+                    found = "is a folder" if path.is_dir() else "is not there"
+                    raise InputError(f"The {role} {path} {found}; give a checkpoint, or the config that makes it.")
         train = self.datamodule.split.train
-        self.model.require_options(train.num_items)
+        module.require_options(train.num_items)
         self._require_monitors()
-        if path is None:
-            return
-        if path.suffix in (".yaml", ".yml"):
-            self.model.teacher_path = str(ensure_teacher(path, self.parse_fit, self.datamodule))
-        else:
-            Teacher.load(path, train)
+        if isinstance(recommender, Ensemble):
+            recommender.load([self._checkpoint(path, "member") for path in members], train)
+        if isinstance(module, DistillationModule):
+            module.teacher_path = self._checkpoint(module.teacher_path, "teacher")
+            Teacher.load(module.teacher_path, train)
+
+    def _checkpoint(self, path: str, role: str) -> str:
+        """Return a checkpoint, or the one that a config makes."""
+        if Path(path).suffix not in (".yaml", ".yml"):
+            return path
+        return str(ensure_trained(Path(path), role, self.parse_fit, self.datamodule))
 
     def _require_monitors(self) -> None:
-        """Refuse to watch a ranking metric that will never be logged."""
+        """Refuse to watch a metric of the validation that will never be logged, or to want a high loss."""
         known = [f"val/{name}@{k}" for name in LOGGED_METRICS for k in self.model.cutoffs]
+        if self.model.recommender.predicts_clicks:
+            known += [f"val/{name}" for name in CLICK_METRICS]
         for key in ("checkpoint", "early_stopping"):
             monitor = self.config.fit[key].monitor
             if str(monitor).startswith("val/") and monitor not in known:
                 raise InputError(f"{key}.monitor: there is no metric {monitor!r}; {nearest(monitor, known)}")
+            if monitor == "val/logloss" and self.config.fit[key].mode != "min":
+                raise InputError(f"{key}.monitor: a lower log-loss is the better one; give {key}.mode: min with it.")
 
     # Running
 
     def fit(self, model: RankingModule, datamodule: InteractionDataModule, **options: Any) -> None:
         """Train, then show teacher and student side by side."""
-        start = time.monotonic()
+        start = time.monotonic() - self.start.seconds
         try:
             self.trainer.fit(model, datamodule=datamodule, **options)
         except SystemExit:
@@ -185,7 +197,7 @@ class KdrecCLI(CommandLine):
                 raise Interrupted(self._how_to_resume()) from None
             raise
         finally:
-            if is_first_rank() and self.repeatable.checkpoint.dirpath is None and not self.config.fit.ckpt_path:
+            if is_first_rank() and self.repeatable.checkpoint.dirpath is None and self.start.step is None:
                 runs.discard_if_empty(Path(self.config.fit.checkpoint.dirpath), runs.LOGS / self.name)
         if self.trainer.is_global_zero:
             report.after_fit(self.name, self.trainer, model, self.plain(self.config.fit), time.monotonic() - start)
@@ -218,14 +230,19 @@ class KdrecCLI(CommandLine):
         )
 
 
-class _RunConfig(SaveConfigCallback):
-    """Write the resolved config beside the checkpoints."""
+class _RunConfig(Callback):
+    """Write the resolved config beside the checkpoints, and take back that the run had come to its end."""
 
     def __init__(self, parser: LightningArgumentParser, config: Any, folder: Path) -> None:
-        super().__init__(parser, config, overwrite=True, save_to_log_dir=False)
+        self.parser = parser
+        self.config = config
         self.folder = folder
 
-    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """As `SaveConfigCallback.save_config`; in the first process only."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, self.folder / "config.yaml", skip_none=False, overwrite=True)
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Do so in the first process, now that nothing can be refused any more."""
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            part = self.folder / ".config.yaml.part"
+            self.parser.save(self.config, part, skip_none=False, overwrite=True)
+            part.replace(self.folder / "config.yaml")
+            Path(self.folder, runs.RECORD).unlink(missing_ok=True)

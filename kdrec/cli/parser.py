@@ -7,13 +7,13 @@ from typing import Any
 
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from kdrec.cli import checkpoints, runs
 from kdrec.cli.messages import explain
 from kdrec.data.base import InteractionDataModule
 from kdrec.errors import InputError, nearest
+from kdrec.training.callbacks import BestCheckpoint, PatientStopping
 from kdrec.training.ranking import RankingModule
 
 
@@ -51,8 +51,8 @@ class CommandLine(LightningCLI):
         parser.add_argument(
             "--name", type=str | None, help="Name of the run's folders. Default: the config file's name."
         )
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(PatientStopping, "early_stopping")
         parser.set_defaults(
             {
                 "checkpoint.monitor": "val/ndcg@10",

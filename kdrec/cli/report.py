@@ -14,6 +14,7 @@ from rich.table import Table
 from kdrec.cli import runs
 from kdrec.cli.console import show
 from kdrec.errors import InputError
+from kdrec.evaluation.clicks import CLICK_METRICS
 from kdrec.evaluation.metrics import LOGGED_METRICS
 from kdrec.models import checkpoint as files
 from kdrec.models.base import Recommender
@@ -73,7 +74,7 @@ def after_fit(name: str, trainer: L.Trainer, module: RankingModule, config: Mapp
     if isinstance(trainer.logger, TensorBoardLogger):
         logs = Path(trainer.logger.log_dir)
         final = {f"val_best/{m}": section["metrics"].get(f"val/{m}", float("nan")) for m in _SHOWN}
-        trainer.logger.log_hyperparams(hyper_parameters(config), final)
+        trainer.logger.log_hyperparams(hyper_parameters(config), final, trainer.global_step)
         trainer.logger.save()
     show(f"\n{section['protocol']}", fit_table(rows), _next_steps(best, logs))
 
@@ -122,7 +123,7 @@ def write_per_user(path: Path, module: RankingModule, stage: str) -> None:
 
 
 def metrics_table(metrics: Mapping[str, float], title: str) -> Table:
-    """Lay out ``name@k`` values with a row for each metric and a column for each cutoff.
+    """Lay out ``name@k`` values with a row for each metric and a column for each cutoff, and AUC and log-loss below.
 
     Args:
         metrics: Values by name, without the stage's prefix.
@@ -135,6 +136,8 @@ def metrics_table(metrics: Mapping[str, float], title: str) -> Table:
         table.add_column(f"@{k}", justify="right")
     for name in LOGGED_METRICS:
         table.add_row(name, *(_number(metrics.get(f"{name}@{k}")) for k in cutoffs))
+    if clicks := ", ".join(f"{name} {metrics[name]:.4f}" for name in CLICK_METRICS if name in metrics):
+        table.caption, table.caption_justify = f"{clicks}: held-out items against as many sampled ones", "left"
     return table
 
 

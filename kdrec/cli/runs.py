@@ -77,6 +77,18 @@ def newest_checkpoint(name: str | None = None, file: str = "best.ckpt") -> Path:
     return found[-1]
 
 
+def newest_run(name: str, file: str) -> Path:
+    """Return the folder of the run of that name that was begun or saved last; ``file`` is what is wanted of it.
+
+    Raises:
+        InputError: If there is none.
+    """
+    found = [*(CHECKPOINTS / name).glob("*/config.yaml"), *(CHECKPOINTS / name).glob("*/*.ckpt")]
+    if not found:
+        raise InputError(f"There is no {file} under {CHECKPOINTS / name}; run `kdrec fit` without --ckpt_path first.")
+    return max(found, key=lambda path: path.stat().st_mtime).parent
+
+
 def require_name(name: str) -> str:
     """Return the name of a run, or raise InputError if it is no single folder's name."""
     if name in (".", "..") or Path(name).name != name:

@@ -1,4 +1,4 @@
-"""A teacher may be given as the config that makes it: train it once, and find it again ever after."""
+"""A teacher or a member of an ensemble may be given as its config: train it once, and find it again ever after."""
 
 import os
 import subprocess
@@ -20,16 +20,19 @@ _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE"
 _RANK_PREFIXES = ("TORCHELASTIC_", "SLURM_", "PL_")
 
 
-def ensure_teacher(config: Path, parse: Callable[[list[str]], dict[str, Any]], data: InteractionDataModule) -> Path:
-    """Return the checkpoint that a teacher's config makes, training it first if there is none.
+def ensure_trained(
+    config: Path, role: str, parse: Callable[[list[str]], dict[str, Any]], data: InteractionDataModule
+) -> Path:
+    """Return the checkpoint that a config makes, training it first if there is none.
 
-    The teacher is trained by a ``kdrec fit`` of its own: its seed, threads and memory are not the student's. Of several
+    It is trained by a ``kdrec fit`` of its own: its seed, threads and memory are not those of this run. Of several
     processes one trains and the others wait for it.
 
     Args:
-        config: The teacher's YAML.
+        config: The YAML.
+        role: What it makes for this run, such as "teacher"; for messages.
         parse: Turns options of ``kdrec fit`` into the whole config in plain values.
-        data: The student's data.
+        data: The data of this run.
 
     Raises:
         InputError: If the config is faulty, is for other data, or its training fails.
@@ -43,21 +46,22 @@ def ensure_teacher(config: Path, parse: Callable[[list[str]], dict[str, Any]], d
     splitter = splitter or as_config(data.default_splitter)
     if (source, splitter) != (as_config(data)["class_path"], as_config(data.splitter)):
         raise InputError(
-            f"The teacher {config} would learn from other data than the student: {source} cut by {splitter}, "
+            f"The {role} {config} would learn from other data than this run: {source} cut by {splitter}, "
             f"and not {data.protocol}; give both the same data and splitter."
         )
-    return _trained(config, runs.config_digest(parsed), data.split.train.digest, overrides)
+    return _trained(config, role, runs.config_digest(parsed), data.split.train.digest, overrides)
 
 
-def _trained(config: Path, config_sha256: str, data_digest: str, overrides: list[str]) -> Path:
+def _trained(config: Path, role: str, config_sha256: str, data_digest: str, overrides: list[str]) -> Path:
     """Return the finished run of a config on that data, or train it."""
     runs.make_writable(runs.CHECKPOINTS)
     with FileLock(runs.CHECKPOINTS / f".teacher-{config_sha256[:16]}.lock"):
         if found := runs.finished_run(config_sha256, data_digest):
-            say(f"Teacher: {config} was trained already with this config and data: {found}")
+            say(f"{role.capitalize()}: {config} was trained already with this config and data: {found}")
             return found
         command = [sys.executable, "-m", "kdrec", "fit", "--config", str(config), *overrides]
-        print(f"Teacher: {config} has no finished run with this config and data, so it is trained first.", flush=True)
+        unfound = f"{config} has no finished run with this config and data, so it is trained first."
+        print(f"{role.capitalize()}: {unfound}", flush=True)
         environment = {
             name: value
             for name, value in os.environ.items()
@@ -66,13 +70,13 @@ def _trained(config: Path, config_sha256: str, data_digest: str, overrides: list
         code = subprocess.run(command, env=environment, check=False).returncode
         if code in (130, -2):
             raise KeyboardInterrupt(
-                "Stopped while the teacher was trained; go on with it as said above, then repeat this."
+                f"Stopped while the {role} was trained; go on with it as said above, then repeat this."
             )
         found = runs.finished_run(config_sha256, data_digest)
         if code or found is None:
             raise InputError(
-                f"The teacher {config} could not be trained (`{' '.join(command[2:])}` ended with code {code}); "
-                f"see above, or give a checkpoint as model.init_args.teacher."
+                f"The {role} {config} could not be trained (`{' '.join(command[2:])}` ended with code {code}); "
+                f"see above, or give a checkpoint in its place."
             )
-        say(f"Teacher: trained, kept as {found}\n")
+        say(f"{role.capitalize()}: trained, kept as {found}\n")
         return found

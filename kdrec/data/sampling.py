@@ -28,11 +28,51 @@ class Batch(NamedTuple):
     negatives: Tensor
 
 
-class NegativeSampler:
-    """Uniform items that a user has not touched, exact and without rejection.
+class OutsideSampler:
+    """Uniform columns that a row does not hold, exact and without rejection.
 
-    The r-th item that user u has *not* touched is ``r + #{j : p_j - j <= r}`` for u's sorted items p_0 < p_1 < ...,
-    so one draw and one binary search give an unbiased negative in a fixed number of operations, on any device.
+    The r-th column that a row does *not* hold is ``r + #{j : p_j - j <= r}`` for its sorted columns p_0 < p_1 < ..., so
+    one draw and one binary search give an unbiased sample in a fixed number of operations, on any device.
+
+    Args:
+        keys: (n,) int64 ``row * num_columns + column`` of what is held, ascending and different.
+        num_rows: How many there are.
+        num_columns: How many there are.
+
+    Attributes:
+        free: (num_rows,) int64, how many columns each row does not hold.
+    """
+
+    def __init__(self, keys: np.ndarray, num_rows: int, num_columns: int) -> None:
+        rows = keys // num_columns
+        counts = np.bincount(rows, minlength=num_rows)
+        offsets = np.concatenate(([0], np.cumsum(counts)))
+        self._stride = num_columns
+        self._keys = torch.from_numpy(keys + offsets[rows] - np.arange(len(keys)))
+        self._offsets = torch.from_numpy(offsets)
+        self.free = torch.from_numpy(num_columns - counts)
+
+    def draw(self, rows: Tensor, number: int, generator: torch.Generator) -> Tensor:
+        """Draw with replacement.
+
+        Args:
+            rows: (B,) int64 on the CPU.
+            number: N.
+            generator: Source of randomness.
+
+        Returns:
+            (B, N) int64 columns, -1 where a row holds them all.
+        """
+        free = self.free[rows].unsqueeze(1)
+        # float64 keeps 53 bits, so the bias against a uniform integer is below num_columns / 2**53
+        chance = torch.rand((len(rows), number), dtype=torch.float64, generator=generator, device=generator.device)
+        rank = (chance * free).long().clamp_(max=free - 1)
+        query = (rows * self._stride).unsqueeze(1) + rank
+        return rank + torch.searchsorted(self._keys, query, right=True) - self._offsets[rows].unsqueeze(1)
+
+
+class NegativeSampler(OutsideSampler):
+    """Uniform items that a user has not touched.
 
     Args:
         train: What users touched.
@@ -49,36 +89,12 @@ class NegativeSampler:
     """
 
     def __init__(self, train: Interactions) -> None:
-        offsets, items = train.csr
         free = train.num_items - train.user_counts
         if (free <= 0).any():
             user = train.user_ids[int(free.argmin())]
             raise InputError(f"User {user} has touched every item, so no negative can be drawn; leave that user out.")
         users = np.repeat(np.arange(train.num_users), train.user_counts)
-        position = np.arange(len(items)) - offsets[users]
-        self._stride = train.num_items
-        self._keys = torch.from_numpy(users * train.num_items + items - position)
-        self._offsets = torch.from_numpy(offsets)
-        self._free = torch.from_numpy(free)
-
-    def draw(self, users: Tensor, num_negatives: int, generator: torch.Generator) -> Tensor:
-        """Draw negatives with replacement.
-
-        Args:
-            users: (B,) int64 on the CPU.
-            num_negatives: N.
-            generator: Source of randomness.
-
-        Returns:
-            (B, N) int64 items.
-        """
-        free = self._free[users].unsqueeze(1)
-        # float64 keeps 53 bits, so the bias against a uniform integer is below num_items / 2**53
-        shape = len(users), num_negatives
-        chance = torch.rand(shape, dtype=torch.float64, generator=generator, device=generator.device)
-        rank = (chance * free).long().clamp_(max=free - 1)
-        query = (users * self._stride).unsqueeze(1) + rank
-        return rank + torch.searchsorted(self._keys, query, right=True) - self._offsets[users].unsqueeze(1)
+        super().__init__(users * train.num_items + train.csr[1], train.num_users, train.num_items)
 
 
 class TripleLoader:

@@ -98,7 +98,8 @@ def compact(recommender: Recommender, bits: int | None = None) -> Compact:
         model: Recommender = _of_vectors(recommender.users.weight, recommender.items.weight)
     elif isinstance(recommender, DotProductRecommender):
         model = _of_vectors(
-            recommender.user_vectors(torch.arange(recommender.num_users)), recommender.encode_catalogue()
+            recommender.user_vectors(torch.arange(recommender.num_users)),
+            recommender.item_vectors(torch.arange(recommender.num_items)),  # which a catalogue need not hold as such
         )
         _require_same_scores(model, recommender)
     else:

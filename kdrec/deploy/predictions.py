@@ -19,7 +19,8 @@ from kdrec import __version__
 from kdrec.deploy.parts import Parts
 from kdrec.deploy.recommender import Deployed
 from kdrec.errors import InputError
-from kdrec.evaluation.ranking import SCORES_AT_ONCE, pairs_of, top_k
+from kdrec.evaluation.chunks import in_chunks
+from kdrec.evaluation.ranking import pairs_of, top_k
 from kdrec.models import checkpoint as files
 
 FORMATS = (".csv", ".jsonl", ".parquet")
@@ -134,18 +135,20 @@ def _users(model: Deployed, text: str, path: Path) -> list[int]:
 
 
 @torch.inference_mode()
-def _encoded(model: Deployed) -> Tensor:
+def _encoded(model: Deployed) -> Any:
     return model.recommender.encode_catalogue()
 
 
 @torch.inference_mode()
-def _columns(model: Deployed, users: Tensor, k: int, catalogue: Tensor) -> dict[str, list[Any]]:
+def _columns(model: Deployed, users: Tensor, k: int, catalogue: Any) -> dict[str, list[Any]]:
     """Return the rows of some users, as columns."""
-    found = []
-    for some in users.split(max(1, SCORES_AT_ONCE // len(model.item_ids))):
+
+    def top_of(some: Tensor) -> tuple[Tensor, Tensor]:
         scores = model.recommender.score_all(some, catalogue)
         scores[pairs_of(some, *model.seen)] = -torch.inf
-        found.append(top_k(scores, k))
+        return top_k(scores, k)
+
+    found = in_chunks(top_of, users, 4 * len(model.item_ids))
     values, items = (torch.cat(tensors) for tensors in zip(*found, strict=True))
     if values.isnan().any():
         raise InputError(f"{model.path} gives scores that are no numbers; its training diverged, so train it again.")

@@ -7,6 +7,7 @@ from functools import cached_property
 from heapq import nlargest
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -153,8 +154,8 @@ class Deployed:
             offsets = torch.tensor([0, len(history)])
             scores = self.recommender.score_histories(offsets, torch.tensor(history), self._catalogue)[0]
         else:
-            user = fold_in(self._catalogue, torch.tensor(sorted(set(items))), everybody=self._everybody)
-            scores = self._catalogue @ user
+            user = fold_in(self._vectors, torch.tensor(sorted(set(items))), everybody=self._everybody)
+            scores = self._vectors @ user
         return self._best(scores, items, k)
 
     @property
@@ -175,9 +176,10 @@ class Deployed:
             InputError: If the model has no vectors of items.
         """
         if not self.recommender.has_vectors:
+            instead = "take a model that has" if self.no_strangers else "ask for somebody who likes the item"
             raise InputError(
                 f"{self.name} is a {type(self.recommender).__name__}, which has no vectors to find similar items by; "
-                f"ask what it recommends to somebody who likes the item."
+                f"{instead}."
             )
         return self._best(self._directions @ self._directions[item], [item], k)
 
@@ -192,16 +194,20 @@ class Deployed:
     # Kept from the first use on; two threads that come first compute the same, and one of the results stays
 
     @cached_property
-    def _catalogue(self) -> Tensor:
+    def _catalogue(self) -> Any:
         return self.recommender.encode_catalogue()
 
     @cached_property
+    def _vectors(self) -> Tensor:
+        return self.recommender.item_vectors(torch.arange(len(self.item_ids)))
+
+    @cached_property
     def _everybody(self) -> Tensor:
-        return everyone(self._catalogue)
+        return everyone(self._vectors)
 
     @cached_property
     def _directions(self) -> Tensor:
-        return functional.normalize(self.recommender.item_vectors(torch.arange(len(self.item_ids))), dim=1)
+        return functional.normalize(self._vectors, dim=1)
 
     @cached_property
     def _by_title(self) -> dict[str, list[int]]:

@@ -1,6 +1,7 @@
 """The distillation contract: a frozen teacher, and a method that turns it into named loss terms."""
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,24 +43,7 @@ class Teacher:
         Raises:
             InputError: If the file is no good checkpoint, or its model was made on other pairs or other ids.
         """
-        content = checkpoint.read(path)
-        section = content["kdrec"]
-        for kind, theirs, ours in (
-            ("users", section["num_users"], train.num_users),
-            ("items", section["num_items"], train.num_items),
-        ):
-            if theirs != ours:
-                raise InputError(
-                    f"The teacher {path} was made on other data: it knows {theirs} {kind} and this data has {ours}; "
-                    f"train a teacher on this data and split, or give the config that makes it."
-                )
-        if section["data_digest"] != train.digest:
-            raise InputError(
-                f"The teacher {path} was made on other data: its training pairs or ids differ from this split's "
-                f"(protocol {section.get('protocol', 'unknown')}), so it may have seen what the student is tested on; "
-                f"train a teacher on this data and split, or give the config that makes it."
-            )
-        return cls(checkpoint.restore(path, content), str(path), checkpoint.digest(path))
+        return cls(checkpoint.load_for(path, train, "teacher"), str(path), checkpoint.digest(path))
 
     def to(self, device: torch.device) -> "Teacher":
         """Move to a device; returns itself."""
@@ -92,19 +76,23 @@ class Teacher:
 class Distiller(nn.Module, ABC):
     """A distillation method: what it adds to the student's ranking loss, as named terms.
 
-    Parameters it registers (experts, projectors) are trained beside the student and are never exported with it.
+    Parameters it registers (experts, projectors) are trained beside the student and are never exported with it. What it
+    remembers from one epoch to the next is a persistent buffer, or made anew as an epoch starts, by torch's generator:
+    then a training that was killed goes on as if nothing had happened.
 
     Args:
         weight: Factor of the method's loss. Losses are sums over a batch, so a weight belongs to a batch size.
 
     Attributes:
         reads_vectors: Whether it reads the vectors of users and items; a method of scores or lists does not.
+        anneals: Whether it must know for how long the training goes on.
 
     Raises:
         InputError: If the weight is negative or infinite.
     """
 
     reads_vectors: ClassVar[bool] = True
+    anneals: bool = False
 
     def __init__(self, weight: float) -> None:
         super().__init__()
@@ -153,6 +141,26 @@ def vector_widths(student: Recommender, teacher: Teacher) -> tuple[int, int]:
     with torch.no_grad():
         ours = student.user_vectors(torch.zeros(1, dtype=torch.int64, device=student.device))
     return ours.shape[1], teacher.user_vectors().shape[1]
+
+
+def warn_of_zero_vectors(student: Recommender, teacher: Teacher) -> None:
+    """Warn of entities whose vectors are all zero: their cosines are 0 whatever a method does, and teach nothing."""
+    users = torch.arange(student.num_users, device=student.device)
+    items = torch.arange(student.num_items, device=student.device)
+    with torch.no_grad():
+        ours = student.user_vectors(users), student.item_vectors(items)
+    for whose, kind, vectors in (
+        ("student", "users", ours[0]),
+        ("student", "items", ours[1]),
+        ("teacher", "users", teacher.user_vectors()),
+        ("teacher", "items", teacher.item_vectors()),
+    ):
+        if zeros := int((vectors == 0).all(1).sum()):
+            warnings.warn(
+                f"The {whose}'s vectors of {zeros} of {len(vectors)} {kind} are all zero, so their cosines with others "
+                f"mean nothing; begin with other weights, or leave these {kind} out.",
+                stacklevel=2,
+            )
 
 
 def batch_entities(batch: Batch, negatives: bool = True) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_ROWS = 64  # users whose scores of the whole catalogue stand in memory together
+_ROWS = 32  # users whose scores of the whole catalogue stand in memory together
 
 
 def catalogue_cross_entropy(

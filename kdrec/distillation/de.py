@@ -33,6 +33,8 @@ class DE(Distiller):
         Kang et al., DE-RRD: A Knowledge Distillation Framework for Recommender System, CIKM 2020, sec. 4.1.
     """
 
+    anneals = True
+
     def __init__(
         self,
         weight: float = 0.01,

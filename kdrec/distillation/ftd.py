@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
-from kdrec.distillation.base import Distiller, Teacher, entities_in_scope, require_choice
+from kdrec.distillation.base import Distiller, Teacher, entities_in_scope, require_choice, warn_of_zero_vectors
 from kdrec.distillation.ranks import own_rows
 from kdrec.distillation.topology import gram_square, normalise, topology_distance
 from kdrec.models.base import Recommender
@@ -49,6 +49,7 @@ class FTD(Distiller):
     def bind(self, student: Recommender, teacher: Teacher, train: Interactions) -> None:
         """As `Distiller.bind`; the teacher's part is computed once, at the first step."""
         self._teacher = self._whole = None
+        warn_of_zero_vectors(student, teacher)
 
     def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
         """As `Distiller.forward`; one term, ``ftd``."""

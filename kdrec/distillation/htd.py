@@ -8,7 +8,14 @@ from torch import Tensor
 from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
 from kdrec.distillation.assignment import GroupAssignment, cooled, require_temperatures
-from kdrec.distillation.base import Distiller, Teacher, entities_in_scope, require_choice, vector_widths
+from kdrec.distillation.base import (
+    Distiller,
+    Teacher,
+    entities_in_scope,
+    require_choice,
+    vector_widths,
+    warn_of_zero_vectors,
+)
 from kdrec.distillation.ranks import num_ranks, own_rows
 from kdrec.distillation.topology import grouped_distance, normalise, prototypes
 from kdrec.errors import InputError
@@ -46,6 +53,8 @@ class HTD(Distiller):
         Kang et al., Topology Distillation for Recommender System, KDD 2021, sec. 4.2.
     """
 
+    anneals = True
+
     def __init__(
         self,
         weight: float = 1e-3,
@@ -82,6 +91,7 @@ class HTD(Distiller):
 
     def bind(self, student: Recommender, teacher: Teacher, train: Interactions) -> None:
         """As `Distiller.bind`: builds selectors and experts of both sides."""
+        warn_of_zero_vectors(student, teacher)
         widths = vector_widths(student, teacher)
         self.users = GroupAssignment(*widths, self.num_groups)
         self.items = GroupAssignment(*widths, self.num_groups)

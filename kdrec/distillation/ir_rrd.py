@@ -2,15 +2,14 @@
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
 from kdrec.distillation.base import Teacher
-from kdrec.distillation.lists import ListSampler, pool_length, top_lists
+from kdrec.distillation.lists import ListSampler, top_lists
 from kdrec.distillation.ranks import unique_over_ranks
-from kdrec.distillation.rrd import RRD, relaxed_ranking
+from kdrec.distillation.rrd import RRD, Drawn
 from kdrec.errors import InputError
 from kdrec.models.base import Recommender
 
@@ -39,9 +38,6 @@ class IRRRD(RRD):
         Kang et al., Item-side Ranking Regularized Distillation for Recommender System, Information Sciences 2021.
     """
 
-    interesting_users: Tensor
-    uninteresting_users: Tensor
-
     def __init__(
         self,
         weight: float = 5e-4,
@@ -65,27 +61,18 @@ class IRRRD(RRD):
 
     def bind(self, student: Recommender, teacher: Teacher, train: Interactions) -> None:
         """As `Distiller.bind`: reads the teacher's lists of both sides."""
-        length = pool_length(train, self.list_length, "items")
-        self._user_sampler = ListSampler(top_lists(teacher, train, length, "items").members, train, "items")
         super().bind(student, teacher, train)
+        sampler = ListSampler(top_lists(teacher, train, self.list_length, "items").members, train, "items")
+        self.users = Drawn(sampler, self.num_interesting_users, self.num_uninteresting_users, self._draw_at)
 
-    def _draw(self) -> None:
-        super()._draw()
-        number = min(self.num_interesting_users, self._user_sampler.lists.shape[1])
-        temperature = self.temperature if self.sampling == "rank" else None
-        chosen = self._user_sampler.interesting(number, temperature)
-        others = self._user_sampler.uninteresting(self.num_uninteresting_users)
-        self.register_buffer("interesting_users", chosen.to(self.interesting.device), persistent=False)
-        self.register_buffer("uninteresting_users", others.to(self.interesting.device), persistent=False)
+    def on_epoch_start(self, progress: float) -> None:
+        """As `Distiller.on_epoch_start`: draws items anew for all users, and users for all items."""
+        super().on_epoch_start(progress)
+        self.users.redraw()
 
     def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
         """As `Distiller.forward`; terms ``ir_rrd_users`` and ``ir_rrd_items``."""
         items = unique_over_ranks(batch.positives)
-        users = torch.cat(
-            (self.interesting_users.index_select(0, items), self.uninteresting_users.index_select(0, items)), dim=1
-        )
-        scores = student.score(users.flatten(), items.repeat_interleave(users.shape[1])).view(users.shape)
-        number = self.interesting_users.shape[1]
-        of_items = relaxed_ranking(scores[:, :number], scores[:, number:])
-        [of_users] = super().forward(batch, student, teacher).values()
-        return {"ir_rrd_users": of_users, "ir_rrd_items": self.weight * of_items}
+        users = self.users.of(items)
+        of_items = self.users.loss(student.score_users(items, users.clamp(min=0)), users)
+        return {"ir_rrd_users": self.weight * self._of_users(batch, student), "ir_rrd_items": self.weight * of_items}

@@ -1,7 +1,8 @@
 """The teacher's top lists: computed once, streamed over users, and kept beside its checkpoint by digest."""
 
 import os
-import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -11,10 +12,12 @@ from filelock import FileLock
 from torch import Tensor
 
 from kdrec.data.interactions import Interactions
-from kdrec.data.sampling import NegativeSampler
+from kdrec.data.sampling import OutsideSampler
 from kdrec.distillation.base import Teacher
 from kdrec.errors import InputError
-from kdrec.evaluation.ranking import SCORES_AT_ONCE, PairIndex, top_k
+from kdrec.evaluation.chunks import in_chunks
+from kdrec.evaluation.ranking import PairIndex, top_k
+from kdrec.models.checkpoint import load_plain
 
 FOLDER = "lists"
 """Folder beside a teacher's checkpoint that keeps its lists."""
@@ -26,8 +29,9 @@ class TopLists(NamedTuple):
     """The best of what is not in the training data, best first.
 
     Attributes:
-        members: (n, length) int64: of each user the best items, or of each item the best users.
-        scores: (n, length) float32, the teacher's.
+        members: (n, length) int32: of each user the best items, or of each item the best users; -1 behind the last
+            where there are fewer.
+        scores: (n, length) float32, the teacher's; -inf there.
     """
 
     members: Tensor
@@ -40,83 +44,78 @@ def top_lists(teacher: Teacher, train: Interactions, length: int, side: Side = "
     Args:
         teacher: Read from a file, whose folder keeps the lists; one without a file keeps none.
         train: Pairs that no list holds.
-        length: Of each list; `pool_length` says how long it may be.
+        length: Of each list, at most.
         side: "users" lists items for every user, "items" users for every item.
+
+    Returns:
+        The lists, on the CPU, no longer than there are items or users.
 
     Raises:
         InputError: If the file of these lists holds those of another teacher or of other data.
 
-    Side effects: reads or writes ``lists/`` beside the teacher's checkpoint; where that cannot be written, nothing is
-    kept. Of several processes one computes and the others wait.
+    Side effects: reads or writes ``lists/`` beside the teacher's checkpoint. A damaged file is made again; where
+    nothing can be written, nothing is kept. Of several processes one computes and the others wait.
     """
+    length = min(length, train.num_items if side == "users" else train.num_users)
     if not teacher.path:
         return _compute(teacher, train, length, side)
-    folder = Path(teacher.path).parent / FOLDER
-    path = folder / f"{teacher.digest[:16]}-{train.digest[:16]}-{side}-{length}.pt"
-    try:
-        folder.mkdir(exist_ok=True)
-        with FileLock(folder / f".{path.name}.lock"):
-            found = _read(path, teacher, train, length, side)
-            if found is None:
-                found = _compute(teacher, train, length, side)
+    name = f"{teacher.digest[:16]}-{train.digest[:16]}-{side}-{length}.pt"
+    path = Path(teacher.path).parent / FOLDER / name
+    with _one_at_a_time(path):
+        found = _read(path, teacher, train, length, side)
+        if found is None:
+            found = _compute(teacher, train, length, side)
+            with suppress(OSError, RuntimeError):  # the second is how torch says that a disk is full
                 _write(path, teacher, train, found)
-            return found
-    except OSError:  # a folder that only others may write
-        return _compute(teacher, train, length, side)
-
-
-def pool_length(train: Interactions, wanted: int, side: Side = "users") -> int:
-    """Return how long lists can be so that everybody has as many others besides, at most ``wanted``.
-
-    Raises:
-        InputError: If somebody has touched all but one item, or an item was touched by all but one.
-    """
-    counts, others = (train.user_counts, train.num_items) if side == "users" else (train.item_counts, train.num_users)
-    length = min(wanted, (others - int(counts.max())) // 2)
-    if length < 1:
-        raise InputError(
-            f"Lists need two {'items' if side == 'users' else 'users'} at least that are not in the training pairs, "
-            f"and one of the {side} has {others - int(counts.max())}; leave it out, or take another distiller."
-        )
-    return length
+        return found
 
 
 class ListSampler:
     """Draw interesting and uninteresting partners for everybody at once, on the CPU.
 
+    A list is cut to half of what its owner has not touched, so that something is left to be uninteresting.
+
     Args:
-        lists: (n, length), the teacher's, best first.
+        lists: (n, length), the teacher's members, best first.
         train: Pairs that are neither.
         side: Whom the lists are for.
     """
 
     def __init__(self, lists: Tensor, train: Interactions, side: Side = "users") -> None:
-        self.lists = lists
-        rows, members, ids = train.users, train.items, (train.user_ids, train.item_ids)
+        rows, columns, num_columns = train.users, train.items, train.num_items
         if side == "items":
-            rows, members, ids = members, rows, ids[::-1]
-        listed = np.repeat(np.arange(len(lists)), lists.shape[1])
-        known = Interactions(np.concatenate((rows, listed)), np.concatenate((members, lists.flatten().numpy())), *ids)
-        self._others = NegativeSampler(known)
+            rows, columns, num_columns = columns, rows, train.num_users
+        touched = rows * num_columns + columns
+        free = num_columns - np.bincount(rows, minlength=len(lists))
+        places = torch.arange(lists.shape[1], device="cpu")
+        self.lists = lists.masked_fill(places >= torch.from_numpy(free // 2).unsqueeze(1), -1)
+        listed = (torch.arange(len(lists), device="cpu").unsqueeze(1) * num_columns + self.lists)[self.lists >= 0]
+        keys = np.concatenate((touched, listed.numpy()))
+        keys.sort()
+        self._others = OutsideSampler(keys, len(lists), num_columns)
 
     def interesting(self, number: int, temperature: float | None = None) -> Tensor:
-        """Return (n, number) of the lists in the teacher's order.
+        """Return (n, number) int64 of the lists in the teacher's order; -1 behind the last where there are fewer.
 
         Args:
-            number: How many.
+            number: How many, at most the lists' length.
             temperature: None takes the first ones. Else they are drawn without replacement, with p proportional to
                 exp(-rank / temperature).
         """
         if temperature is None:
-            return self.lists[:, :number]
+            return self.lists[:, :number].long()
         ranks = torch.arange(1, self.lists.shape[1] + 1, device="cpu")
         # Gumbel's noise: the largest sums are such a draw
         noise = torch.empty(self.lists.shape, device="cpu").exponential_().log_().neg_()
-        places = (noise - ranks / temperature).topk(number).indices.sort(1).values
-        return self.lists.gather(1, places)
+        sums = noise.sub_(ranks / temperature).masked_fill_(self.lists < 0, -torch.inf)
+        places = sums.topk(number).indices.sort(1).values
+        return self.lists.gather(1, places).long()
 
     def uninteresting(self, number: int) -> Tensor:
-        """Return (n, number), drawn uniformly with replacement outside the lists and the training data."""
+        """Return (n, number) int64, drawn uniformly with replacement outside the lists and the training data.
+
+        -1 where nobody is left.
+        """
         return self._others.draw(torch.arange(len(self.lists), device="cpu"), number, torch.default_generator)
 
 
@@ -125,52 +124,62 @@ def _compute(teacher: Teacher, train: Interactions, length: int, side: Side) -> 
     model, hidden = teacher.recommender, PairIndex(train).to(teacher.recommender.device)
     catalogue = model.encode_catalogue()
     parts: list[tuple[Tensor, Tensor]] = []
-    for users in torch.arange(model.num_users, device=model.device).split(max(1, SCORES_AT_ONCE // model.num_items)):
+
+    def take(users: Tensor) -> None:
         scores = model.score_all(users, catalogue).float()
         scores[hidden.of(users)] = -torch.inf
         if side == "users":
-            parts.append(top_k(scores, length))
-            continue
-        values, members = scores.T, users.expand(model.num_items, -1)
+            values, members = top_k(scores, length)
+            parts.append((values, members.int()))
+            return
+        values, members = scores.T, users.int().expand(model.num_items, -1)
         if parts:  # merge with the best so far
             values, members = torch.cat((parts[0][0], values), 1), torch.cat((parts[0][1], members), 1)
         best = values.topk(min(length, values.shape[1]))
-        parts = [(best.values, members.gather(1, best.indices))]
+        parts[:] = [(best.values, members.gather(1, best.indices))]
+
+    in_chunks(take, torch.arange(model.num_users, device=model.device), 4 * model.num_items)
     values, members = (torch.cat(tensors).cpu() for tensors in zip(*parts, strict=True))
-    return TopLists(members, values)
+    return TopLists(members.masked_fill_(values.isneginf(), -1), values)
+
+
+@contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    """Let one process at a time see to a file; where its folder cannot be written, all of them."""
+    with ExitStack() as stack:
+        with suppress(OSError):
+            path.parent.mkdir(exist_ok=True)
+            stack.enter_context(FileLock(path.with_name(f".{path.name}.lock")))
+        yield
 
 
 def _read(path: Path, teacher: Teacher, train: Interactions, length: int, side: Side) -> TopLists | None:
     """Return the lists of a file, or None if there is none, or a damaged one."""
-    if not path.is_file():
-        return None
+    rows, others = (train.num_users, train.num_items) if side == "users" else (train.num_items, train.num_users)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        lists = TopLists(content["members"].long(), content["scores"])
-        made = content["teacher"], content["data"]
-        others = train.num_items if side == "users" else train.num_users
-        rows = train.num_users if side == "users" else train.num_items
+        content = load_plain(path)
+        made, lists = (content["teacher"], content["data"]), TopLists(content["members"], content["scores"])
         shapes = tuple(lists.members.shape), tuple(lists.scores.shape)
-        whole = shapes == ((rows, length),) * 2 and 0 <= int(lists.members.min()) <= int(lists.members.max()) < others
+        types = lists.members.dtype, lists.scores.dtype
+        whole = (shapes, types) == (((rows, length),) * 2, (torch.int32, torch.float32)) and bool(
+            ((lists.members >= -1) & (lists.members < others)).all()
+        )
     except Exception:  # torch's reader fails in many ways on a file that is none of its own
         return None
     if made != (teacher.digest, train.digest):
-        raise InputError(f"{path} holds the lists of another teacher or of other data than its name says; delete it.")
+        raise InputError(
+            f"{path} holds the lists of another teacher or of other data than its name says; delete it, and it is made "
+            f"again."
+        )
     return lists if whole else None
 
 
 def _write(path: Path, teacher: Teacher, train: Interactions, lists: TopLists) -> None:
-    content = {
-        "teacher": teacher.digest,
-        "data": train.digest,
-        "members": lists.members.int(),
-        "scores": lists.scores.contiguous(),
-    }
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    """Write a file beside its place and rename it there."""
+    content = {"teacher": teacher.digest, "data": train.digest, **lists._asdict()}
+    part = path.with_name(f".{path.name}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        torch.save(content, part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,32 +1,40 @@
 """Relaxed Ranking Distillation."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
 from kdrec.distillation.base import Distiller, Teacher, require_choice
-from kdrec.distillation.lists import ListSampler, pool_length, top_lists
+from kdrec.distillation.lists import ListSampler, top_lists
 from kdrec.distillation.ranks import unique_over_ranks
 from kdrec.errors import InputError
 from kdrec.models.base import Recommender
+
+_DEPTH = 600.0  # below a row's highest score; exp(-600) is a float64 number, and so are sums and reciprocals of such
 
 
 def relaxed_ranking(interesting: Tensor, uninteresting: Tensor) -> Tensor:
     """Return how unlikely the scores make it that the interesting stand in their order, above all uninteresting ones.
 
     -sum_k [ s_k - log( sum_{j >= k} exp s_j + sum_l exp s_l ) ], the relaxed Plackett-Luce likelihood; the order among
-    the uninteresting does not matter.
+    the uninteresting does not matter. The exponentials are taken in float64 below a row's highest score, and the
+    gradient is found together with the value: several times as fast as `torch.logcumsumexp` and its gradient. A score
+    that is more than 600 below the highest counts as 600 below.
 
     Args:
-        interesting: (B, K) scores in the wanted order.
-        uninteresting: (B, L) scores.
+        interesting: (B, K) scores in the wanted order; -inf behind the last where there are fewer.
+        uninteresting: (B, L) scores; -inf where there is none.
 
     Returns:
         Scalar, at least 0, **summed** over rows and ranks.
+
+    Raises:
+        InputError: If the shapes do not belong together.
 
     References:
         Kang et al., DE-RRD: A Knowledge Distillation Framework for Recommender System, CIKM 2020, eq. 9.
@@ -36,17 +44,92 @@ def relaxed_ranking(interesting: Tensor, uninteresting: Tensor) -> Tensor:
         >>> round(relaxed_ranking(zeros, zeros).exp().item(), 4)
         12.0
     """
-    below = torch.logsumexp(uninteresting, dim=1, keepdim=True)
-    rest = torch.logcumsumexp(interesting.flip(1), dim=1).flip(1)
-    return (torch.logaddexp(rest, below) - interesting).sum()
+    if not (interesting.dim() == uninteresting.dim() == 2 and len(interesting) == len(uninteresting)):
+        raise InputError(
+            f"relaxed_ranking: interesting {tuple(interesting.shape)} and uninteresting {tuple(uninteresting.shape)} "
+            f"must be two tables with one row for each list, in the same order."
+        )
+    return _RelaxedRanking.apply(interesting, uninteresting)
+
+
+class _RelaxedRanking(torch.autograd.Function):
+    """With Z_k = sum_{j >= k} exp s_j + sum_l exp s_l, the gradient by s_k is exp(s_k) sum_{j <= k} 1 / Z_j - 1."""
+
+    @staticmethod
+    def forward(ctx: Any, interesting: Tensor, uninteresting: Tensor) -> Tensor:
+        there = interesting > -torch.inf
+        highest = torch.maximum(interesting.amax(1, keepdim=True), uninteresting.amax(1, keepdim=True))
+        highest = highest.double().clamp_(min=torch.finfo(torch.float64).min)  # where nothing is there at all
+        depths = (interesting.double() - highest).clamp_(min=-_DEPTH)
+        above, below = depths.exp(), (uninteresting.double() - highest).clamp_(min=-_DEPTH).exp_()
+        sums = above.flip(1).cumsum(1).flip(1).add_(below.sum(1, keepdim=True))
+        shares = sums.reciprocal().mul_(there).cumsum_(1)
+        ctx.save_for_backward(
+            above.mul_(shares).sub_(1).mul_(there).to(interesting.dtype),
+            below.mul_(shares[:, -1:]).to(uninteresting.dtype),
+        )
+        return sums.log_().sub_(depths).mul_(there).sum().to(interesting.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        to_interesting, to_uninteresting = ctx.saved_tensors
+        return to_interesting * gradient, to_uninteresting * gradient
+
+
+class Drawn:
+    """What is interesting and uninteresting to everybody until the next draw.
+
+    It is no buffer on purpose: DDP would send buffers to all processes at every step.
+
+    Args:
+        sampler: Draws.
+        num_interesting: Partners in the teacher's order.
+        num_uninteresting: Partners below them.
+        temperature: As of `ListSampler.interesting`.
+    """
+
+    def __init__(
+        self, sampler: ListSampler, num_interesting: int, num_uninteresting: int, temperature: float | None
+    ) -> None:
+        self._sampler = sampler
+        self._numbers = min(num_interesting, sampler.lists.shape[1]), num_uninteresting
+        self._temperature = temperature
+        self.redraw()
+
+    def redraw(self) -> None:
+        """Draw anew."""
+        interesting = self._sampler.interesting(self._numbers[0], self._temperature)
+        self.partners = torch.cat((interesting, self._sampler.uninteresting(self._numbers[1])), dim=1)
+
+    @property
+    def interesting(self) -> Tensor:
+        """(n, K) int64 in the teacher's order; -1 behind the last where there are fewer."""
+        return self.partners[:, : self._numbers[0]]
+
+    @property
+    def uninteresting(self) -> Tensor:
+        """(n, L) int64; -1 where nobody is left."""
+        return self.partners[:, self._numbers[0] :]
+
+    def of(self, owners: Tensor) -> Tensor:
+        """Return the partners of some: (B,) int64 -> (B, K + L)."""
+        self.partners = self.partners.to(owners.device)
+        return self.partners.index_select(0, owners)
+
+    def loss(self, scores: Tensor, partners: Tensor) -> Tensor:
+        """Return `relaxed_ranking` of scores (B, K + L) for such partners, of which -1 are none."""
+        scores = scores.masked_fill(partners < 0, -torch.inf)
+        return relaxed_ranking(scores[:, : self._numbers[0]], scores[:, self._numbers[0] :])
 
 
 class RRD(Distiller):
     """Make the student rank the teacher's best items in the teacher's order, above items that the teacher ranks low.
 
     For every user of a batch, once: some interesting items in the teacher's order, and uninteresting ones drawn
-    uniformly outside the teacher's list and the user's training items. Both are drawn anew for all users as an epoch
-    starts, which costs less than drawing at every step.
+    uniformly, with replacement, outside the teacher's list and the user's training items. Both are drawn anew for all
+    users as an epoch starts, as published; to draw at every step would take longer than the step itself. A user who has
+    left fewer items than a list needs has a shorter one, of half of them.
 
     Args:
         weight: Factor of the loss; it is a sum over users and ranks, and 1e-3 belongs to batches of 1024.
@@ -65,8 +148,6 @@ class RRD(Distiller):
     """
 
     reads_vectors = False
-    interesting: Tensor
-    uninteresting: Tensor
 
     def __init__(
         self,
@@ -94,26 +175,23 @@ class RRD(Distiller):
 
     def bind(self, student: Recommender, teacher: Teacher, train: Interactions) -> None:
         """As `Distiller.bind`: reads the teacher's lists."""
-        length = pool_length(train, self.list_length)
-        self._sampler = ListSampler(top_lists(teacher, train, length).members, train)
-        self._draw()
+        sampler = ListSampler(top_lists(teacher, train, self.list_length).members, train)
+        self.items = Drawn(sampler, self.num_interesting, self.num_uninteresting, self._draw_at)
+
+    @property
+    def _draw_at(self) -> float | None:
+        """The temperature, if anything is drawn by rank."""
+        return self.temperature if self.sampling == "rank" else None
 
     def on_epoch_start(self, progress: float) -> None:
         """As `Distiller.on_epoch_start`: draws items anew for all users."""
-        self._draw()
-
-    def _draw(self) -> None:
-        number = min(self.num_interesting, self._sampler.lists.shape[1])
-        chosen = self._sampler.interesting(number, self.temperature if self.sampling == "rank" else None)
-        others = self._sampler.uninteresting(self.num_uninteresting)
-        device = self.interesting.device if hasattr(self, "interesting") else chosen.device
-        self.register_buffer("interesting", chosen.to(device), persistent=False)
-        self.register_buffer("uninteresting", others.to(device), persistent=False)
+        self.items.redraw()
 
     def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
         """As `Distiller.forward`; one term, ``rrd``."""
+        return {"rrd": self.weight * self._of_users(batch, student)}
+
+    def _of_users(self, batch: Batch, student: Recommender) -> Tensor:
         users = unique_over_ranks(batch.users)
-        items = torch.cat((self.interesting.index_select(0, users), self.uninteresting.index_select(0, users)), dim=1)
-        scores = student.score(users, items)
-        number = self.interesting.shape[1]
-        return {"rrd": self.weight * relaxed_ranking(scores[:, :number], scores[:, number:])}
+        items = self.items.of(users)
+        return self.items.loss(student.score(users, items.clamp(min=0)), items)

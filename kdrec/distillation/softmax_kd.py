@@ -10,7 +10,7 @@ from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
 from kdrec.distillation.base import Distiller, Teacher, require_choice
 from kdrec.distillation.catalogue import catalogue_cross_entropy
-from kdrec.distillation.lists import pool_length, top_lists
+from kdrec.distillation.lists import top_lists
 from kdrec.errors import InputError
 from kdrec.evaluation.ranking import PairIndex
 from kdrec.models.base import DotProductRecommender, Recommender
@@ -30,8 +30,9 @@ class SoftmaxKD(Distiller):
         temperature: Both models' scores are divided by it.
         over: "list" compares the items of the list with each other only. "catalogue" compares them with all items, so
             the student learns too what the teacher left out; a step then scores the catalogue for the batch's users.
-        hard_share: With "catalogue": share of q that the user's training items get, in equal parts, in [0, 1); these
-            are the hard targets beside the teacher's soft ones. If it is 0, the training items are left out of p.
+        hard_share: With "catalogue": share of the loss, in [0, 1), that is the cross-entropy with the hard targets, the
+            user's training items in equal parts, which p then competes for with all items. The rest is that with the
+            teacher's soft targets, where the training items are left out of p.
 
     Raises:
         InputError: If an option is out of its range.
@@ -42,8 +43,6 @@ class SoftmaxKD(Distiller):
     """
 
     reads_vectors = False
-    targets: Tensor
-    items: Tensor
 
     def __init__(
         self,
@@ -71,20 +70,23 @@ class SoftmaxKD(Distiller):
 
     def bind(self, student: Recommender, teacher: Teacher, train: Interactions) -> None:
         """As `Distiller.bind`: reads the teacher's lists."""
-        items, scores = top_lists(teacher, train, pool_length(train, self.num_items))
-        self.register_buffer("items", items, persistent=False)
-        self.register_buffer("targets", torch.softmax(scores / self.temperature, dim=1), persistent=False)
+        members, scores = top_lists(teacher, train, self.num_items)
+        # no buffers: DDP would send them to all processes at every step
+        self.items, self.targets = members.long(), torch.softmax(scores / self.temperature, dim=1)
         self._own = PairIndex(train)
 
     def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
         """As `Distiller.forward`; one term, ``softmax_kd``."""
         users, counts = torch.unique(batch.users, return_counts=True)
+        self.items, self.targets = self.items.to(users.device), self.targets.to(users.device)
         items, targets = self.items.index_select(0, users), self.targets.index_select(0, users)
+        known = items.clamp(min=0)  # -1 is no item, and its target is 0
         if self.over == "list":
-            scores = student.score(users, items) / self.temperature
-            loss = (counts * (torch.logsumexp(scores, dim=1) - (targets * scores).sum(1))).sum()
+            scores = student.score(users, known) / self.temperature
+            of_all = torch.logsumexp(scores.masked_fill(items < 0, -torch.inf), dim=1)
+            loss = (counts * (of_all - (targets * scores).sum(1))).sum()
         else:
-            loss = self._over_catalogue(student, users, counts, items, targets)
+            loss = self._over_catalogue(student, users, counts, known, targets)
         return {"softmax_kd": self.weight * loss}
 
     def _over_catalogue(
@@ -92,17 +94,21 @@ class SoftmaxKD(Distiller):
     ) -> Tensor:
         own = self._own.to(users.device).of(users)
         rows = torch.arange(len(users), device=users.device).repeat_interleave(items.shape[1])
-        columns, chances, hidden = items.flatten(), targets.flatten(), own
+        cases: list[tuple[float, tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]]
+        cases = [(1 - self.hard_share, (rows, items.flatten(), targets.flatten()), own)]
         if self.hard_share:
-            hard = self.hard_share / torch.bincount(own[0], minlength=len(users))[own[0]]
-            rows, order = torch.cat((rows, own[0])).sort(stable=True)
-            columns = torch.cat((columns, own[1]))[order]
-            chances = torch.cat((chances * (1 - self.hard_share), hard.to(chances.dtype)))[order]
-            hidden = own[0][:0], own[1][:0]
+            equal = torch.bincount(own[0], minlength=len(users))[own[0]].reciprocal()
+            cases.append((self.hard_share, (*own, equal), (own[0][:0], own[1][:0])))
         if isinstance(student, DotProductRecommender):
             vectors, catalogue = student.user_vectors(users) / self.temperature, student.encode_catalogue()
-            weights, dtype = counts.to(vectors.dtype), vectors.dtype
-            return catalogue_cross_entropy(vectors, catalogue, weights, (rows, columns, chances.to(dtype)), hidden)
-        whole = student.score_all(users) / self.temperature
-        of_all = torch.logsumexp(whole.index_put(hidden, whole.new_full((), -torch.inf)), dim=1)
-        return (counts * of_all).sum() - (counts[rows] * chances * whole[rows, columns]).sum()
+            weights = counts.to(vectors.dtype)
+            parts = [
+                share * catalogue_cross_entropy(vectors, catalogue, weights, wanted, hidden)
+                for share, wanted, hidden in cases
+            ]
+            return torch.stack(parts).sum()
+        whole, loss = student.score_all(users) / self.temperature, counts.new_zeros((), dtype=torch.float32)
+        for share, (at, columns, chances), hidden in cases:
+            of_all = torch.logsumexp(whole.index_put(hidden, whole.new_full((), -torch.inf)), dim=1)
+            loss = loss + share * ((counts * of_all).sum() - (counts[at] * chances * whole[at, columns]).sum())
+        return loss

@@ -11,10 +11,8 @@ from torch import Tensor
 
 from kdrec.data.interactions import Interactions
 from kdrec.errors import InputError
+from kdrec.evaluation.chunks import in_chunks
 from kdrec.models.base import Recommender
-
-SCORES_AT_ONCE = 1 << 20
-"""Scores to compute together on a CPU, whose caches hold about so many."""
 
 
 class PairIndex:
@@ -121,8 +119,12 @@ class CatalogueRanking:
             k: At most the number of items.
             catalogue: `Recommender.encode_catalogue`, computed once for all calls.
         """
-        rows = max(1, SCORES_AT_ONCE // self.relevant.num_items) if users.device.type == "cpu" else max(1, len(users))
-        return torch.cat([self._top_of(recommender, some, k, catalogue) for some in users.split(rows)])
+        bytes_a_score = 4 if self.num_candidates is None else 48  # some long whole numbers besides
+
+        def top_of(some: Tensor) -> Tensor:
+            return self._top_of(recommender, some, k, catalogue)
+
+        return torch.cat(in_chunks(top_of, users, bytes_a_score * self.relevant.num_items))
 
     def _top_of(self, recommender: Recommender, users: Tensor, k: int, catalogue: Any) -> Tensor:
         scores = recommender.score_all(users, catalogue)
@@ -132,14 +134,35 @@ class CatalogueRanking:
         values, items = top_k(scores, k)
         return items.masked_fill_(values == -torch.inf, -1)
 
-    def _candidates(self, users: Tensor) -> Tensor:
-        """Return the mask (B, num_items) of held-out items and sampled unseen ones.
+    def unseen(self, users: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw items that users have not touched, neither in what is hidden nor in what is held out.
 
-        Every pair gets a pseudo-random number of its own, so a user's draw does not depend on the batch or the rank.
+        Args:
+            users: (B,) int64.
+            counts: (B,) int64, how many for each; who has fewer left gets these.
+
+        Returns:
+            (rows, items): for each drawn item, the position in ``users`` and the item; the same ones in any batch.
+        """
+        longest = min(int(counts.max()) if len(counts) else 0, self.relevant.num_items)
+        chosen = self._lots(users).topk(longest)
+        wanted = torch.arange(longest, device=users.device) < counts.unsqueeze(1)
+        rows, places = (wanted & (chosen.values >= 0)).nonzero(as_tuple=True)
+        return rows, chosen.indices[rows, places]
+
+    def _lots(self, users: Tensor) -> Tensor:
+        """Return a pseudo-random number of each pair (B, num_items) int64, -1 where a user has touched the item.
+
+        It is the pair's own, so a user's draw does not depend on the batch or the rank.
         """
         num_items = self.relevant.num_items
         lots = _scramble(users.unsqueeze(1) * num_items + torch.arange(num_items, device=users.device), self.seed)
         lots[self.known.of(users)] = -1
+        return lots
+
+    def _candidates(self, users: Tensor) -> Tensor:
+        """Return the mask (B, num_items) of held-out items and sampled unseen ones."""
+        lots = self._lots(users)
         chosen = lots.topk(self.num_candidates or 0)
         mask = torch.zeros_like(lots, dtype=torch.bool).scatter_(1, chosen.indices, chosen.values >= 0)
         mask[self.relevant.of(users)] = True

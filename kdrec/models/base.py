@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
 from kdrec.errors import InputError
+from kdrec.models.dots import list_dots
+
+_LONG = 16  # entries from which a list is scored as one, on a CPU
 
 
 class Recommender(nn.Module, ABC):
@@ -114,6 +117,18 @@ class Recommender(nn.Module, ABC):
         unique, rows = torch.unique(users, return_inverse=True)
         return self.score_all(unique)[rows if items.dim() == 1 else rows.unsqueeze(1), items]
 
+    def score_users(self, items: Tensor, users: Tensor) -> Tensor:
+        """Score lists of users.
+
+        Args:
+            items: (B,) int64.
+            users: (B, L) int64, a list for each item.
+
+        Returns:
+            (B, L) scores, equal to `score` of each pair.
+        """
+        return self.score(users.flatten(), items.repeat_interleave(users.shape[1])).view(users.shape)
+
     @abstractmethod
     def encode_catalogue(self) -> Any:
         """Return what is the same in every user's scores; computed once an evaluation, and read by `score_all` alone.
@@ -155,11 +170,28 @@ class DotProductRecommender(Recommender):
 
     def score(self, users: Tensor, items: Tensor) -> Tensor:
         """As `Recommender.score`."""
+        if items.dim() == 2 and self._makes_whole_tables(items, self.num_items):
+            return list_dots(self.user_vectors(users), self.encode_catalogue(), items)
         vectors = self.item_vectors(items.flatten())
         vectors = vectors.view(*items.shape, vectors.shape[-1])  # not -1, which an empty batch leaves open
         users = self.user_vectors(users)
         # not bmm, which takes three times as long on a CPU for the few items of a training pair
         return (vectors * (users if items.dim() == 1 else users.unsqueeze(1))).sum(-1)
+
+    def score_users(self, items: Tensor, users: Tensor) -> Tensor:
+        """As `Recommender.score_users`."""
+        if self._makes_whole_tables(users, self.num_users):
+            everybody = self.user_vectors(torch.arange(self.num_users, device=users.device))
+            return list_dots(self.item_vectors(items), everybody, users)
+        return super().score_users(items, users)
+
+    def _makes_whole_tables(self, lists: Tensor, num_rows: int) -> bool:
+        """Whether it costs less to make all vectors of a side than to look up those that long lists name.
+
+        A table that gives sparse gradients is always looked up, since an optimizer may read from them what was.
+        """
+        sparse = any(isinstance(part, nn.Embedding) and part.sparse for part in self.modules())
+        return lists.device.type == "cpu" and lists.shape[1] >= _LONG and lists.numel() > num_rows and not sparse
 
     def encode_catalogue(self) -> Tensor:
         """As `Recommender.encode_catalogue`."""

@@ -110,13 +110,7 @@ def read(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"There is no checkpoint {path}; `kdrec fit` makes one, and `ls checkpoints/*/*` shows yours.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its doubts about a foreign pickle end in the error below
-            if zipfile.is_zipfile(path):
-                with zipfile.ZipFile(path) as archive:
-                    if damaged := archive.testzip():  # torch does not look whether the sums are right
-                        raise zipfile.BadZipFile(damaged)
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_plain(path)
     except UnpicklingError:
         raise InputError(
             f"{path} holds more than tensors and plain values, so it is not a checkpoint of kdrec, or it is damaged; "
@@ -141,6 +135,21 @@ def read(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def load_plain(path: str | Path) -> Any:
+    """Load a file of tensors and plain values onto the CPU, without running anything in it.
+
+    Raises:
+        Exception: Of many kinds, if it is cut off, damaged or of another program.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its doubts about a foreign pickle end in an error
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if damaged := archive.testzip():  # torch does not look whether the sums are right
+                    raise zipfile.BadZipFile(damaged)
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def restore(path: str | Path, content: dict[str, Any] | None = None) -> Recommender:
     """Rebuild the model of a checkpoint, in evaluation mode, on the CPU.
 
@@ -156,12 +165,10 @@ def restore(path: str | Path, content: dict[str, Any] | None = None) -> Recommen
     section = content["kdrec"]
     versions = section.get("versions")
     require_known_classes(section["model"], path)
-    architecture = _resolve(section["model"]["class_path"])
-    if architecture is None or not issubclass(architecture, Recommender):
-        raise InputError(f"The checkpoint {path} is damaged: {section['model']['class_path']} is not a Recommender.")
+    _require_recommenders(section["model"], path)
     try:
         with torch.random.fork_rng(devices=[]):  # else who loads a teacher would start the student elsewhere
-            recommender = architecture(**section["model"].get("init_args", {}))
+            recommender: Recommender = rebuild(section["model"])
             recommender.build(int(section["num_users"]), int(section["num_items"]))
         weights = {
             name.removeprefix(PREFIX): value for name, value in content["state_dict"].items() if name.startswith(PREFIX)
@@ -201,6 +208,47 @@ def _is_whole(section: Mapping[str, Any], recommender: Recommender) -> bool:
         return False
 
 
+def _require_recommenders(config: Mapping[str, Any], path: str | Path) -> None:
+    """Raise InputError unless a model's class, and those of the models that it is made of, are recommenders."""
+    found = _resolve(config["class_path"])
+    if found is None or not issubclass(found, Recommender):
+        raise InputError(f"The checkpoint {path} is damaged: {config['class_path']} is not a Recommender.")
+    for value in config.get("init_args", {}).values():
+        for part in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(part, Mapping):
+                _require_recommenders(part, path)
+
+
+def load_for(path: str | Path, train: Interactions, role: str) -> Recommender:
+    """Restore a model and make sure that it learned from the very data that another one learns from.
+
+    Args:
+        path: The checkpoint.
+        train: What the other learns from.
+        role: What the model is to the other, such as "teacher"; for messages.
+
+    Raises:
+        InputError: If the file is no good checkpoint, or its model was made on other pairs or other ids.
+    """
+    content = read(path)
+    section = content["kdrec"]
+    remedy = f"train a {role} on this data and split, or give the config that makes it."
+    for kind, theirs, ours in (
+        ("users", section["num_users"], train.num_users),
+        ("items", section["num_items"], train.num_items),
+    ):
+        if theirs != ours:
+            raise InputError(
+                f"The {role} {path} was made on other data: it knows {theirs} {kind} and this data has {ours}; {remedy}"
+            )
+    if section["data_digest"] != train.digest:
+        raise InputError(
+            f"The {role} {path} was made on other data: its training pairs or ids differ from this split's "
+            f"(protocol {section.get('protocol', 'unknown')}), so it may have seen what this one is tested on; {remedy}"
+        )
+    return restore(path, content)
+
+
 def rebuild(config: Mapping[str, Any]) -> Any:
     """Return the object that `as_config` described; of a file's config, `require_known_classes` comes first.
 
@@ -210,8 +258,13 @@ def rebuild(config: Mapping[str, Any]) -> Any:
     """
     made = _resolve(config["class_path"])
     assert made is not None, config["class_path"]
-    arguments = config.get("init_args", {}).items()
-    return made(**{name: rebuild(part) if isinstance(part, Mapping) else part for name, part in arguments})
+    return made(**{name: _rebuilt(value) for name, value in config.get("init_args", {}).items()})
+
+
+def _rebuilt(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_rebuilt(part) for part in value]
+    return rebuild(value) if isinstance(value, Mapping) else value
 
 
 def digest(path: str | Path) -> str:
@@ -287,8 +340,14 @@ def shown(config: Mapping[str, Any]) -> str:
         >>> shown({"class_path": "kdrec.models.bpr.BPR", "init_args": {"embedding_dim": 8}})
         'BPR(embedding_dim=8)'
     """
-    arguments = ", ".join(f"{name}={value}" for name, value in (config.get("init_args") or {}).items())
+    arguments = ", ".join(f"{name}={_shown(value)}" for name, value in (config.get("init_args") or {}).items())
     return f"{str(config.get('class_path')).rpartition('.')[2]}({arguments})"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    return shown(value) if isinstance(value, Mapping) else str(value)
 
 
 def _first_line(error: Exception) -> str:

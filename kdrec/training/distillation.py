@@ -1,5 +1,6 @@
 """Train a student by the same ranking loss plus whatever a distiller takes from a teacher."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -58,7 +59,27 @@ class DistillationModule(RankingModule):
         if self.teacher is None and self.trainer.state.fn == "fit":
             self.teacher = Teacher.load(self.teacher_path, self.train_data)
             self.distiller.require_models(self.recommender, self.teacher)
+            self._warn_of_nothing_to_learn()
             self.distiller.bind(self.recommender, self.teacher, self.train_data)
+
+    def _warn_of_nothing_to_learn(self) -> None:
+        """Warn where a setting makes the distillation meaningless."""
+        assert self.teacher is not None
+        for part in self.distiller.modules():
+            if isinstance(part, Distiller) and part.weight == 0:
+                warnings.warn(
+                    f"{type(part).__name__} has the weight 0, so the student learns nothing by it; train it without a "
+                    f"teacher, or give a weight.",
+                    stacklevel=2,
+                )
+        teacher, student = self.teacher.recommender, self.recommender
+        theirs, ours = teacher.num_parameters(), student.num_parameters()
+        if theirs < ours and teacher.num_bytes() < student.num_bytes():
+            warnings.warn(
+                f"The teacher has {theirs:,} parameters and the student {ours:,}, so the student has little to learn "
+                f"from it; give a larger teacher, or a smaller student.",
+                stacklevel=2,
+            )
 
     def on_fit_start(self) -> None:
         """Bring the teacher to the student's device.
@@ -67,8 +88,7 @@ class DistillationModule(RankingModule):
             InputError: If the distiller anneals over a training whose length is not known.
         """
         assert self.teacher is not None
-        anneals = type(self.distiller).on_epoch_start is not Distiller.on_epoch_start
-        if anneals and (self.trainer.max_epochs or 0) < 0:
+        if self.distiller.anneals and (self.trainer.max_epochs or 0) < 0:
             raise InputError(
                 f"{type(self.distiller).__name__} anneals over the training, and trainer.max_epochs is "
                 f"{self.trainer.max_epochs}; give the number of epochs."
@@ -84,7 +104,7 @@ class DistillationModule(RankingModule):
         """As `RankingModule.on_train_epoch_end`, with the distiller's figures."""
         super().on_train_epoch_end()
         assert self.teacher is not None
-        self.log_dict({f"train/{name}": value for name, value in self.distiller.figures(self.teacher).items()})
+        self.log_epoch(self.distiller.figures(self.teacher))
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """As `RankingModule.terms`, with the distiller's terms beside the base loss."""

@@ -1,7 +1,7 @@
 """Train any recommender by a ranking loss, and rank the full catalogue to see what it learned."""
 
-import math
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -9,17 +9,20 @@ import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
 
 from kdrec.data.base import InteractionDataModule
 from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
 from kdrec.errors import InputError
+from kdrec.evaluation.clicks import add_clicks, click_metrics
 from kdrec.evaluation.evaluate import STAGES, rank_users, ranking_of
 from kdrec.evaluation.metrics import RankingMetrics, require_cutoffs
 from kdrec.evaluation.ranking import CatalogueRanking, require_candidates
 from kdrec.models import checkpoint as files
 from kdrec.models import losses
 from kdrec.models.base import Recommender
+from kdrec.training import divergence, resuming
 from kdrec.training.optimizers import LazyAdam, let_embeddings_be_sparse
 
 
@@ -55,9 +58,10 @@ class RankingModule(L.LightningModule):
         self.metrics = nn.ModuleDict()
         self._rankings: dict[str, CatalogueRanking] = {}
         self._catalogue: Any = None
-        self._sums: dict[str, Tensor] = {}
+        self._terms = divergence.Terms()
         self._num_pairs = 0
         self._learning_rate = 0.0
+        self._random_states: dict[str, Tensor] = {}
 
     # Building
 
@@ -99,14 +103,12 @@ class RankingModule(L.LightningModule):
         for name in STAGES:
             self._rankings[name] = ranking_of(split, name, self.num_candidates)
             self.metrics[name] = RankingMetrics(split.train, self.cutoffs)
+            if self.recommender.predicts_clicks:
+                self.metrics[f"{name}_clicks"] = click_metrics()
 
     def configure_model(self) -> None:
-        """Size the tables for the data, once; what a checkpoint fills next is not computed from the data before."""
-        if self.recommender.is_built:
-            return
-        if self.trainer.ckpt_path:
-            self.recommender.build(self.train_data.num_users, self.train_data.num_items)
-        else:
+        """Size the tables for the data, once."""
+        if not self.recommender.is_built:
             self.recommender.bind(self.train_data)
         fitting = self.trainer.state.fn == "fit"
         if fitting and not self._learns:
@@ -144,42 +146,55 @@ class RankingModule(L.LightningModule):
         return {"base": self.loss(scores[:, 0], scores[:, 1:])}
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Add up the terms. Nothing is logged or copied to the host here: see `on_train_epoch_end`."""
+        """Add up the terms. Nothing is logged here, and only one step of a thousand copies something to the host.
+
+        Raises:
+            InputError: If a term of a step before is no finite number.
+        """
         if not self._learns:
             return self.stand_in * 0.0
         terms = self.terms(batch)
-        for name, term in terms.items():
-            self._sums[name] = self._sums[name] + term.detach() if name in self._sums else term.detach()
+        if self._terms.is_full(terms):
+            divergence.require_finite_terms(self._terms, self)
         self._num_pairs += len(batch.users)
         # Losses are sums over the batch; DDP averages gradients over ranks, and this makes a sum of the average.
-        return torch.stack(list(terms.values())).sum() * self.trainer.world_size
+        return self._terms.add(terms).sum() * self.trainer.world_size
+
+    def on_train_start(self) -> None:
+        """Go on where the checkpoint of a resumed training was written."""
+        resuming.begin_next_epoch(self.trainer)
+        if self._random_states:
+            resuming.restore_random_states(self, self._random_states)
+            self._random_states = {}
 
     def on_train_epoch_start(self) -> None:
         """Start the sums anew, and note the learning rate before the schedule moves it."""
-        self._sums, self._num_pairs = {}, 0
+        self._terms, self._num_pairs = divergence.Terms(), 0
         self._learning_rate = self.trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean of each term per training pair, and the learning rate.
 
         Raises:
-            InputError: If a term is no number any more.
+            InputError: If a term is no finite number any more.
         """
-        if not self._sums:
+        divergence.require_finite_terms(self._terms, self)
+        sums = self._terms.sums
+        if not sums:
             return
-        names = list(self._sums)
-        totals = torch.stack([*self._sums.values(), torch.tensor(float(self._num_pairs), device=self.device)])
+        totals = torch.stack([*sums.values(), torch.tensor(float(self._num_pairs), device=self.device)])
         totals = self.trainer.strategy.reduce(totals, reduce_op="sum")
-        means = dict(zip(names, (totals[:-1] / totals[-1]).tolist(), strict=True))
-        for name, mean in means.items():
-            if not math.isfinite(mean):
-                raise InputError(
-                    f"The training diverged: train/{name} is {mean} in epoch {self.current_epoch + 1}; "
-                    f"lower the learning rate, or the weight of what diverged."
-                )
-        self.log("train/loss", sum(means.values()), prog_bar=True)
-        self.log_dict({f"train/{name}": value for name, value in means.items()})
-        self.log("train/learning_rate", self._learning_rate)
+        means = dict(zip(sums, (totals[:-1] / totals[-1]).tolist(), strict=True))
+        self.log_epoch({"loss": sum(means.values()), **means, "learning_rate": self._learning_rate})
+
+    def log_epoch(self, numbers: dict[str, float]) -> None:
+        """Log an epoch's numbers as train/NAME at once, so that no checkpoint is written before its curves are."""
+        named = {f"train/{name}": number for name, number in numbers.items()}
+        for name, number in named.items():
+            self.log(name, number, prog_bar=name == "train/loss", logger=False)
+        for logger in self.loggers:
+            logger.log_metrics(named, self.trainer.global_step - 1)  # the last step, as Lightning counts
+            logger.save()
 
     # Evaluation
 
@@ -223,18 +238,30 @@ class RankingModule(L.LightningModule):
     def _rank(self, stage: str, users: Tensor) -> None:
         with self._whole_precision():
             rank_users(self._rankings[stage], self.metric(stage), self.recommender, users, self._catalogue)
+            if self.recommender.predicts_clicks:
+                clicks = cast(MetricCollection, self.metrics[f"{stage}_clicks"])
+                add_clicks(clicks, self._rankings[stage], self.recommender, users)
 
     def _finish_ranking(self, stage: str) -> None:
-        metric = self.metric(stage)
-        for name, value in metric.compute().items():
-            self.log(f"{stage}/{name}", value, prog_bar=name == "ndcg@10")
-        metric.reset()
+        for key in (stage, f"{stage}_clicks"):
+            if key in self.metrics:
+                metric = cast(Metric | MetricCollection, self.metrics[key])
+                for name, value in metric.compute().items():
+                    self.log(f"{stage}/{name}", value, prog_bar=name == "ndcg@10")
+                metric.reset()
         self._catalogue = None
 
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Make the file self-contained (see kdrec.models.checkpoint)."""
+        """Make the file self-contained (see kdrec.models.checkpoint), with what a resumed training needs.
+
+        Raises:
+            InputError: If the training has diverged; nothing is written then.
+        """
+        divergence.require_finite_terms(self._terms, self)
+        divergence.require_finite_weights(checkpoint["state_dict"], self)
+        checkpoint["random_states"] = resuming.random_states(self)
         checkpoint["state_dict"].pop("stand_in", None)
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items() if "/" in name}
         split = self._datamodule.split
@@ -248,7 +275,7 @@ class RankingModule(L.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a file whose model or data are not those of this run."""
+        """Take the random states, and refuse a file whose model or data are not those of this run."""
         if hasattr(self, "stand_in"):
             checkpoint["state_dict"]["stand_in"] = self.stand_in
         section = checkpoint.get("kdrec", {})
@@ -264,3 +291,12 @@ class RankingModule(L.LightningModule):
                 f"({str(section.get('data_digest'))[:8]}) and here it is {self.protocol} "
                 f"({self.train_data.digest[:8]}); give the data that made it."
             )
+        if self.trainer.state.fn == "fit":
+            resuming.require_resumable(checkpoint)
+            self._random_states = checkpoint.get("random_states", {})
+            if section.get("seed") != (seed := int(os.environ.get("PL_GLOBAL_SEED", 0))):
+                warnings.warn(
+                    f"The training goes on with the seed {seed} and was begun with {section.get('seed')}, so it will "
+                    f"not end as if it had not stopped.",
+                    stacklevel=2,
+                )

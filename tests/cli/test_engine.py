@@ -1,5 +1,6 @@
 """The commands as a user types them, on generated data."""
 
+import copy
 import csv
 import json
 import re
@@ -14,7 +15,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kdrec.models import checkpoint
-from tests.commandline import STUDENT, Kdrec
+from tests.commandline import STUDENT, TEACHER, Kdrec
 
 
 def only(pattern: str) -> Path:
@@ -240,5 +241,18 @@ def test_a_teacher_config_on_other_data_is_refused_before_it_is_trained(kdrec: K
         "data": {"class_path": "tests.generated.GeneratedDataModule", "init_args": {"splitter": other}},
     }
     Path("student.yaml").write_text(yaml.safe_dump(student))
-    assert "would learn from other data than the student" in kdrec("fit", "--config", "student.yaml").sentence
+    assert "would learn from other data than this run" in kdrec("fit", "--config", "student.yaml").sentence
     assert not Path("checkpoints").exists()
+
+
+def test_what_has_nothing_to_train_and_takes_no_arguments_is_fitted_and_tested(kdrec: Kdrec) -> None:
+    config = copy.deepcopy(TEACHER)
+    config["model"]["init_args"]["recommender"] = {"class_path": "Popularity"}  # type: ignore[index]
+    config["trainer"]["max_epochs"] = 1
+    Path("popularity.yaml").write_text(yaml.safe_dump(config))
+    done = kdrec("fit", "--config", "popularity.yaml")
+    assert done.code == 0, done.error
+    assert "Warning" not in done.error
+    tested = kdrec("test")
+    assert tested.code == 0, tested.error
+    assert "recall" in tested.out

@@ -136,7 +136,7 @@ def test_a_stranger_with_a_users_history_is_that_user(tmp_path: Path) -> None:
 def test_nothing_similar_without_vectors(tmp_path: Path) -> None:
     recommender = Neighbours()
     recommender.bind(train())
-    with pytest.raises(InputError, match="is a Neighbours, which has no vectors to find similar items by; ask what it"):
+    with pytest.raises(InputError, match="is a Neighbours, which has no vectors to find similar items by; ask for som"):
         deployed(tmp_path, recommender, train()).similar_to(0, 1)
 
 

@@ -17,7 +17,7 @@ def random_case(num_users: int, num_items: int, dtype: torch.dtype) -> tuple[lis
     return [users, items], weights, chances / chances.sum(1, keepdim=True), hidden
 
 
-@pytest.mark.parametrize("num_users", [1, 63, 64, 65, 200])
+@pytest.mark.parametrize("num_users", [1, 31, 32, 33, 100])
 def test_equals_the_whole_table_with_its_gradients(num_users: int) -> None:
     vectors, weights, chances, hidden = random_case(num_users, 17, torch.float64)
     fast, slow = ([tensor.clone().requires_grad_() for tensor in vectors] for _ in range(2))

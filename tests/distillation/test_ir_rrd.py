@@ -9,7 +9,7 @@ from kdrec.errors import InputError
 from kdrec.models.base import Recommender
 from kdrec.models.bpr import BPR
 from tests.distillation.test_rrd import naive as of_users
-from tests.distillation.test_rrd import written_out
+from tests.distillation.test_rrd import of_lists
 from tests.generated import generate
 
 MINIMUM: dict[str, float] = {}
@@ -19,8 +19,7 @@ def naive(distiller: IRRRD, batch: Batch, student: Recommender, teacher: Teacher
     """METHODS 3.7, last sentence."""
     items = torch.tensor(sorted(set(batch.positives.tolist())))
     scores = student.score_all(torch.arange(student.num_users)).detach().T[items]
-    drawn = (distiller.interesting_users, distiller.uninteresting_users)
-    total = written_out(*(scores.gather(1, users[items]) for users in drawn))
+    total = of_lists(scores, distiller.users, items)
     [users] = of_users(distiller, batch, student, teacher).values()
     return {"ir_rrd_users": users, "ir_rrd_items": distiller.weight * total}
 
@@ -34,9 +33,9 @@ def test_items_list_the_users_to_whom_the_teacher_would_give_them() -> None:
     scores = teacher.score_all(torch.arange(30)).detach()
     scores[torch.from_numpy(train.users.copy()), torch.from_numpy(train.items.copy())] = -torch.inf
     best = scores.T.argsort(dim=1, descending=True)
-    assert torch.equal(distiller.interesting_users, best[:, :3])
+    assert torch.equal(distiller.users.interesting, best[:, :3])
     forbidden = torch.zeros(20, 30, dtype=torch.bool).scatter_(1, best[:, :5], True) | scores.T.isneginf()
-    assert not forbidden.gather(1, distiller.uninteresting_users).any()
+    assert not forbidden.gather(1, distiller.users.uninteresting).any()
 
 
 def test_bad_options() -> None:

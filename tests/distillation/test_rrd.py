@@ -6,7 +6,7 @@ from torch import Tensor
 
 from kdrec.data.sampling import Batch
 from kdrec.distillation.base import Teacher
-from kdrec.distillation.rrd import RRD, relaxed_ranking
+from kdrec.distillation.rrd import RRD, Drawn, relaxed_ranking
 from kdrec.errors import InputError
 from kdrec.models.base import Recommender
 from kdrec.models.bpr import BPR
@@ -16,19 +16,24 @@ MINIMUM: dict[str, float] = {}
 
 
 def written_out(interesting: Tensor, uninteresting: Tensor) -> Tensor:
-    """METHODS 3.7: a product of chances, each with its own sum, in float64."""
+    """METHODS 3.7: a product of chances, each with its own sum, in float64; -inf stands where there is none."""
     total = torch.zeros((), dtype=torch.float64)
     for row, others in zip(interesting.double(), uninteresting.double(), strict=True):
+        row, others = row[row > -torch.inf], others[others > -torch.inf]
         for k in range(len(row)):
             total = total - torch.log(row[k].exp() / (row[k:].exp().sum() + others.exp().sum()))
     return total
 
 
+def of_lists(scores: Tensor, drawn: Drawn, owners: Tensor) -> Tensor:
+    """`written_out` of drawn partners' scores, of which -1 are none."""
+    parts = (drawn.interesting[owners], drawn.uninteresting[owners])
+    return written_out(*(scores.gather(1, p.clamp(min=0)).masked_fill(p < 0, -torch.inf) for p in parts))
+
+
 def naive(distiller: RRD, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
     users = torch.tensor(sorted(set(batch.users.tolist())))
-    scores = student.score_all(users).detach()
-    parts = (scores.gather(1, items[users]) for items in (distiller.interesting, distiller.uninteresting))
-    return {"rrd": distiller.weight * written_out(*parts)}
+    return {"rrd": distiller.weight * of_lists(student.score_all(users).detach(), distiller.items, users)}
 
 
 def test_the_loss_and_its_gradient_are_those_written_out() -> None:
@@ -49,10 +54,61 @@ def test_two_and_one_by_hand() -> None:
     assert loss.item() == pytest.approx(-math.log(2 / 10 * 3 / 8))
 
 
-def test_large_scores_stay_finite() -> None:
-    scores = torch.tensor([[500.0, -500.0]], requires_grad=True)
-    relaxed_ranking(scores, torch.tensor([[900.0]])).backward()
-    assert torch.isfinite(scores.grad).all()  # type: ignore[arg-type]
+def by_logarithms(interesting: Tensor, uninteresting: Tensor) -> Tensor:
+    """The same without any exponential that could overflow or vanish."""
+    rest = torch.logcumsumexp(interesting.flip(1), dim=1).flip(1)
+    return (torch.logaddexp(rest, torch.logsumexp(uninteresting, dim=1, keepdim=True)) - interesting).sum()
+
+
+@pytest.mark.parametrize("spread", [1.0, 30.0, 100.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_scores_far_apart(spread: float, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    parts = [(spread * torch.randn(20, n, dtype=dtype)).requires_grad_() for n in (8, 5)]
+    fast, slow = relaxed_ranking(*parts), by_logarithms(*(part.double() for part in parts))
+    torch.testing.assert_close(fast, slow.to(dtype))
+    gradients = [torch.autograd.grad(form, parts) for form in (fast, slow)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
+
+
+def test_very_large_scores_stay_finite_and_point_the_right_way() -> None:
+    interesting = torch.tensor([[500.0, -5e30]], requires_grad=True)
+    uninteresting = torch.tensor([[9e5, 0.0]], requires_grad=True)
+    loss = relaxed_ranking(interesting, uninteresting)
+    assert loss.item() == pytest.approx(1200.0)  # each counts as 600 below
+    loss.backward()
+    assert interesting.grad is not None
+    assert interesting.grad.tolist() == [[-1.0, -1.0]]
+    assert uninteresting.grad is not None
+    assert uninteresting.grad[0, 0].item() == 2.0
+
+
+def test_what_is_not_there_neither_counts_nor_moves() -> None:
+    none = -torch.inf
+    interesting = torch.tensor([[1.0, 2.0, none], [3.0, none, none], [none, none, none], [none, none, none]])
+    uninteresting = torch.tensor([[0.0, none], [none, none], [1.0, 2.0], [none, none]])
+    parts = [part.double().requires_grad_() for part in (interesting, uninteresting)]
+    loss = relaxed_ranking(*parts)
+    whole = [torch.tensor([row], dtype=torch.float64, requires_grad=True) for row in ([1.0, 2.0], [0.0])]
+    expected = written_out(*whole)  # the second list has nothing below it, so its one item is certainly first
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    expected.backward()
+    for part, mask, alone in zip(parts, (interesting, uninteresting), whole, strict=True):
+        assert part.grad is not None
+        assert not part.grad[mask == none].any()
+        assert not part.grad[1:].any()
+        torch.testing.assert_close(part.grad[:1][mask[:1] > none], alone.grad[0])  # type: ignore[index]
+
+
+def test_no_number_stays_none() -> None:
+    assert relaxed_ranking(torch.tensor([[torch.nan, 1.0]]), torch.zeros(1, 1)).isnan()
+
+
+@pytest.mark.parametrize("shapes", [((2, 3), (1, 3)), ((3,), (3,)), ((2, 3), (3,))])
+def test_wrong_shapes(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    with pytest.raises(InputError, match="must be two tables with one row for each list, in the same order"):
+        relaxed_ranking(*(torch.zeros(shape) for shape in shapes))
 
 
 def bound(**options: object) -> tuple[RRD, BPR]:
@@ -70,7 +126,7 @@ def bound(**options: object) -> tuple[RRD, BPR]:
 
 def test_without_sampling_the_first_of_the_list_are_taken() -> None:
     distiller, _ = bound(num_interesting=5, list_length=8)
-    assert torch.equal(distiller.interesting, distiller.best[:, :5])
+    assert torch.equal(distiller.items.interesting, distiller.best[:, :5])
 
 
 def test_by_rank_another_part_of_the_list_is_drawn_every_epoch_in_the_teachers_order() -> None:
@@ -79,7 +135,7 @@ def test_by_rank_another_part_of_the_list_is_drawn_every_epoch_in_the_teachers_o
     counts = torch.zeros(10)
     for _ in range(500):
         distiller.on_epoch_start(0.5)
-        ranks = rank.gather(1, distiller.interesting)
+        ranks = rank.gather(1, distiller.items.interesting)
         assert (ranks.diff() > 0).all(), "in order, none twice"
         assert ranks.max() < 10
         counts += torch.bincount(ranks.flatten(), minlength=10)
@@ -98,12 +154,12 @@ def chances_without_replacement(length: int, number: int, temperature: float) ->
 def test_the_uninteresting_are_neither_listed_nor_touched_and_change_every_epoch() -> None:
     distiller, _ = bound(num_interesting=5, num_uninteresting=30, list_length=8)
     outside = distiller.best[:, 8 : 60 - max(generate(12, 60).user_counts)]
-    before = distiller.uninteresting
+    before = distiller.items.uninteresting
     seen = torch.zeros(12, 60, dtype=torch.bool)
     for _ in range(60):
         distiller.on_epoch_start(0.5)
-        seen.scatter_(1, distiller.uninteresting, True)
-    assert not torch.equal(before, distiller.uninteresting)
+        seen.scatter_(1, distiller.items.uninteresting, True)
+    assert not torch.equal(before, distiller.items.uninteresting)
     listed = torch.zeros(12, 60, dtype=torch.bool).scatter_(1, distiller.best[:, :8], True)
     touched = torch.zeros(12, 60, dtype=torch.bool)
     train = generate(12, 60)
@@ -144,4 +200,4 @@ def test_lists_are_drawn_on_the_cpu_whatever_the_default_device_is(sampling: str
     with torch.device("meta"):  # Lightning builds models on the device where they will be
         distiller = RRD(list_length=50, sampling=sampling)  # type: ignore[arg-type]
         distiller.bind(teacher, Teacher(teacher), train)
-    assert (distiller.interesting.device.type, distiller.uninteresting.device.type) == ("cpu", "cpu")
+    assert (distiller.items.interesting.device.type, distiller.items.uninteresting.device.type) == ("cpu", "cpu")

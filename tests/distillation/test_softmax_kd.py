@@ -25,13 +25,11 @@ def naive(distiller: SoftmaxKD, batch: Batch, student: Recommender, teacher: Tea
         unseen = [item for item in range(TRAIN.num_items) if item not in TRAIN.items[TRAIN.users == user]]
         best = sorted(unseen, key=lambda item: -theirs[item].item())[: distiller.items.shape[1]]
         soft = torch.exp(theirs[best] / distiller.temperature)
-        q = torch.zeros(TRAIN.num_items, dtype=torch.float64)
-        q[best] = soft / soft.sum() * (1 - distiller.hard_share)
         seen = [item for item in range(TRAIN.num_items) if item not in unseen]
-        q[seen] = distiller.hard_share / len(seen)
         p = torch.exp(ours / distiller.temperature)
-        compared = best if distiller.over == "list" else unseen + (seen if distiller.hard_share else [])
-        total = total - (q * torch.log(p / p[compared].sum())).sum()
+        compared = best if distiller.over == "list" else unseen
+        total = total - (1 - distiller.hard_share) * (soft / soft.sum() * torch.log(p[best] / p[compared].sum())).sum()
+        total = total - distiller.hard_share * torch.log(p[seen] / p.sum()).mean()
     return {"softmax_kd": distiller.weight * total}
 
 

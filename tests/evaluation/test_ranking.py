@@ -8,7 +8,7 @@ from torch import Tensor
 from kdrec.data.interactions import Interactions
 from kdrec.data.splits import Split
 from kdrec.errors import InputError
-from kdrec.evaluation import ranking as ranking_module
+from kdrec.evaluation import chunks
 from kdrec.evaluation.ranking import CatalogueRanking, PairIndex, top_k
 from kdrec.models.bpr import BPR
 
@@ -170,7 +170,7 @@ def test_rows_at_once_do_not_matter(split: Split, monkeypatch: pytest.MonkeyPatc
     ranking = CatalogueRanking(split.test, [split.train, split.valid])
     expected = ranking.top_items(table(scores), users, 5)
     for numbers in (1, 80, 3 * 40 + 1):
-        monkeypatch.setattr(ranking_module, "SCORES_AT_ONCE", numbers)
+        monkeypatch.setattr(chunks, "CPU_BYTES", 4 * numbers)
         assert torch.equal(ranking.top_items(table(scores), users, 5), expected)
 
 
@@ -266,6 +266,29 @@ def test_fewer_unseen_than_candidates() -> None:
     assert 2 in drawn[2]
     assert len(drawn[2]) == 4
     assert drawn[3] == set()
+
+
+def test_unseen_items_are_those_of_the_candidates(split: Split) -> None:
+    """A user's first n drawn items are the n candidates, whatever the others of the batch ask for."""
+    ranking, users = sampled(split.test, [split.train, split.valid], 4), torch.tensor([7, 3, 12])
+    rows, items = ranking.unseen(users, torch.tensor([4, 0, 9]))
+    assert rows.tolist() == [0] * 4 + [2] * 9
+    drawn = candidates(ranking, users, 40)[0] - sets(split.test)[7]
+    assert set(items[:4].tolist()) == drawn
+    known = sets(split.train, split.valid, split.test)
+    assert not set(items[4:].tolist()) & known[12]
+    alone = ranking.unseen(users[2:], torch.tensor([9]))[1]
+    assert alone.tolist() == items[4:].tolist()
+
+
+def test_who_has_fewer_unseen_items_gets_these() -> None:
+    ranking = CatalogueRanking(HELD_OUT, [SEEN])
+    rows, items = ranking.unseen(torch.arange(4), torch.tensor([9, 9, 1, 9]))
+    drawn = [set(items[rows == user].tolist()) for user in range(4)]
+    assert drawn[:2] == [{1, 3}, {1}]
+    assert len(drawn[2]) == 1
+    assert drawn[3] == set()
+    assert [len(part) for part in ranking.unseen(torch.arange(0), torch.arange(0))] == [0, 0]
 
 
 @pytest.mark.parametrize("number", [0, -1, 6])

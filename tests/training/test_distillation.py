@@ -1,3 +1,4 @@
+import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -9,13 +10,17 @@ from torch import Tensor, nn
 
 from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
+from kdrec.data.splits import Split
 from kdrec.distillation.base import Distiller, Teacher
 from kdrec.distillation.ftd import FTD
 from kdrec.distillation.htd import HTD
+from kdrec.distillation.rrd import RRD
+from kdrec.distillation.sum import Sum
 from kdrec.errors import InputError
 from kdrec.models import checkpoint
 from kdrec.models.base import Recommender
 from kdrec.models.bpr import BPR
+from kdrec.models.quantized_bpr import QuantizedBPR
 from kdrec.training.distillation import DistillationModule
 from kdrec.training.ranking import RankingModule
 from tests.generated import GeneratedDataModule, quiet_trainer
@@ -184,5 +189,39 @@ def test_who_anneals_must_know_for_how_long(teacher_file: Path) -> None:
     module = DistillationModule(BPR(4), str(teacher_file), HTD(num_groups=3), cutoffs=CUTOFFS)
     with pytest.raises(InputError, match=r"HTD anneals over the training, and trainer\.max_epochs is -1"):
         quiet_trainer(max_epochs=-1, max_steps=3).fit(module, datamodule=GeneratedDataModule())
-    module = DistillationModule(BPR(4), str(teacher_file), FTD(), cutoffs=CUTOFFS)
-    quiet_trainer(max_epochs=-1, max_steps=3).fit(module, datamodule=GeneratedDataModule())
+    for distiller in (FTD(), RRD(), Sum([RRD(), FTD()])):
+        module = DistillationModule(BPR(4), str(teacher_file), distiller, cutoffs=CUTOFFS)
+        quiet_trainer(max_epochs=-1, max_steps=3).fit(module, datamodule=GeneratedDataModule())
+
+
+def settings_said(student: Recommender, teacher_file: Path, distiller: Distiller) -> list[str]:
+    """Return what is warned of as a distillation begins."""
+    module = DistillationModule(student, str(teacher_file), distiller, cutoffs=CUTOFFS)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        quiet_trainer(max_epochs=1).fit(module, datamodule=GeneratedDataModule())
+    return [str(warning.message) for warning in caught if "kdrec" in warning.filename]
+
+
+def test_a_meaningless_distillation_is_warned_of(teacher_file: Path) -> None:
+    assert settings_said(BPR(4), teacher_file, Sum([FTD(), HTD(num_groups=3)])) == []
+    [said] = settings_said(BPR(4), teacher_file, Sum([FTD(), HTD(weight=0.0, num_groups=3)]))
+    assert said.startswith("HTD has the weight 0, so the student learns nothing by it")
+    [said] = settings_said(BPR(17), teacher_file, FTD())
+    assert said.startswith("The teacher has 1,120 parameters and the student 1,190, so")
+    assert settings_said(BPR(16), teacher_file, FTD()) == []
+    assert settings_said(QuantizedBPR(24), teacher_file, FTD()) == []  # more numbers, and fewer bytes
+    said, also = settings_said(BPR(4, init_std=0.0), teacher_file, FTD())
+    assert said.startswith("The student's vectors of 30 of 30 users are all zero, so their cosines with others mean no")
+    assert "of 40 of 40 items" in also
+
+
+def test_zero_vectors_of_a_teacher_are_warned_of(split: Split) -> None:
+    student, teacher = BPR(2), BPR(4)
+    for model in (student, teacher):
+        model.bind(split.train)
+    teacher.items.weight.data[[3, 5]] = 0
+    for distiller in (FTD(), HTD(num_groups=2)):
+        with pytest.warns(UserWarning, match="The teacher's vectors of 2 of 40 items are all zero") as caught:
+            distiller.bind(student, Teacher(teacher), split.train)
+        assert len(caught) == 1

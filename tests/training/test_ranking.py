@@ -1,4 +1,3 @@
-import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +12,6 @@ from kdrec.errors import InputError
 from kdrec.models import checkpoint, losses
 from kdrec.models.base import Recommender
 from kdrec.models.bpr import BPR
-from kdrec.models.ease import EASE
-from kdrec.models.history import HistoryRecommender
 from kdrec.models.ncf import NCF
 from kdrec.models.popularity import Popularity
 from kdrec.training.ranking import RankingModule
@@ -186,20 +183,6 @@ def test_what_has_nothing_to_train_is_bound_ranked_and_saved(tmp_path: Path) -> 
     assert trainer.global_step > 0, "Lightning's ModelCheckpoint saves nothing before a step"
 
 
-def test_what_a_file_holds_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, data = tmp_path / "ease.ckpt", GeneratedDataModule()
-    trainer = quiet_trainer(max_epochs=1)
-    trainer.fit(RankingModule(EASE(3.0), cutoffs=CUTOFFS), datamodule=data)
-    trainer.save_checkpoint(file)
-    expected = trainer.callback_metrics["val/ndcg@10"].item()
-    monkeypatch.delattr(EASE, "bind")
-    monkeypatch.delattr(HistoryRecommender, "bind")
-    again = RankingModule(EASE(3.0), cutoffs=CUTOFFS)
-    [found] = quiet_trainer().validate(again, datamodule=data, ckpt_path=file, verbose=False)
-    assert found["val/ndcg@10"] == pytest.approx(expected)
-    assert expected > 0
-
-
 class OwnLoss(BPR):
     def objective(self, batch: Batch) -> torch.Tensor:
         return self.users(batch.users).square().sum()
@@ -266,9 +249,3 @@ def test_half_precision_ranks_by_the_weights_own() -> None:
     trained.recommender.score_all = spy  # type: ignore[method-assign]
     assert quiet_trainer(precision="bf16-mixed").test(trained, datamodule=data, verbose=False) == whole
     assert seen == {torch.float32}
-
-
-def test_a_training_that_diverges_says_so() -> None:
-    lost = module(loss=lambda positive, negative: (positive - negative[:, 0]).sum() * math.nan)
-    with pytest.raises(InputError, match="The training diverged: train/base is nan in epoch 1; lower"):
-        quiet_trainer(max_epochs=2).fit(lost, datamodule=GeneratedDataModule())

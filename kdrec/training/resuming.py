@@ -1,0 +1,93 @@
+"""What makes a training that was killed and resumed end as one that was never interrupted."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
+
+from kdrec.errors import InputError
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Write a checkpoint beside its place and rename it there, so that the file is whole at every moment.
+
+    Lightning's own way writes it to the folder for temporary files; where that is another file system, the file is then
+    copied over the one before, and who is killed meanwhile has neither.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write the file.
+
+        Raises:
+            InputError: If it cannot be written; the one before is still there.
+        """
+        path = Path(path)
+        part = path.with_name(f".{path.name}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(part, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except OSError as error:
+            raise InputError(
+                f"The checkpoint {path} cannot be written ({error.strerror}); what stood there before is still whole, "
+                f"so make room and go on from it."
+            ) from error
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def random_states(module: L.LightningModule) -> dict[str, Tensor]:
+    """Return the states of torch's generators in all processes: device type -> (num_ranks, bytes) uint8.
+
+    All processes must call it together.
+    """
+    states = {"cpu": torch.get_rng_state()}
+    if module.device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(module.device)
+    gather = module.trainer.strategy.all_gather
+    return {name: gather(state.to(module.device)).view(-1, len(state)).cpu() for name, state in states.items()}
+
+
+def restore_random_states(module: L.LightningModule, states: dict[str, Tensor]) -> None:
+    """Put torch's generators where `random_states` found them; with more processes than then, some are alike."""
+    own = {name: state[module.global_rank % len(state)] for name, state in states.items()}
+    torch.set_rng_state(own["cpu"])
+    if module.device.type == "cuda" and "cuda" in own:
+        torch.cuda.set_rng_state(own["cuda"], module.device)
+
+
+def require_resumable(checkpoint: dict[str, Any]) -> None:
+    """Raise InputError if a training cannot go on from a checkpoint as if it had not stopped there."""
+    if not {"loops", "optimizer_states", "lr_schedulers"} <= checkpoint.keys():
+        raise InputError(
+            "The checkpoint holds a model without the state of its training, so no training can go on from it; give "
+            "one that was written with checkpoint.save_weights_only false."
+        )
+    progress = checkpoint["loops"]["fit_loop"]
+    epoch, batches = progress["epoch_progress"]["current"], progress["epoch_loop.batch_progress"]
+    if epoch["processed"] != epoch["ready"] or not batches["is_last_batch"]:
+        raise InputError(
+            f"The checkpoint was written within epoch {epoch['ready']}, after {batches['current']['ready']} batches, "
+            f"and a training goes on from the end of an epoch only; give one that was written there."
+        )
+
+
+def begin_next_epoch(trainer: L.Trainer) -> None:
+    """Let a resumed trainer begin the epoch after the one it has finished.
+
+    Where trainer.max_steps is given, Lightning takes every checkpoint as one from within an epoch, and would end the
+    finished one a second time.
+    """
+    loop = trainer.fit_loop
+    if loop.restarting:
+        for progress in (loop.epoch_progress.current, loop.epoch_progress.total):
+            progress.completed = progress.processed  # type: ignore[attr-defined]
+        loop.reset_restart_stage()
+        loop.epoch_loop.restarting = False
