@@ -34,7 +34,11 @@ def at_once(folder: Path, *commands: Sequence[str], environments: Sequence[Mappi
         )
         for command, environment in zip(commands, environments or [{}] * len(commands), strict=True)
     ]  # fmt: skip
-    said = [process.communicate(timeout=300) for process in processes]
+    try:
+        said = [process.communicate(timeout=600) for process in processes]
+    finally:
+        for process in processes:
+            process.terminate()
     assert not any(process.returncode for process in processes), said
     return Outcome(0, "".join(out for out, _ in said), "".join(error for _, error in said))
 
