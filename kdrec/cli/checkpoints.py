@@ -69,19 +69,31 @@ def require_same_model(path: Path, module: Mapping[str, Any]) -> None:
     """
     arguments = module["init_args"]
     theirs = arguments.get("recommender") or arguments.get("student")
+    if theirs is None:
+        return
     held = files.read(path)["kdrec"]["model"]
-    if theirs is not None and {"init_args": {}, **theirs} != _left_open(held, theirs):  # Popularity takes none
+    files.require_known_classes(held, path)
+    held, theirs = _spelled_out(held), _spelled_out(theirs)
+    left_open = {name: None for name, value in theirs["init_args"].items() if value is None}
+    if theirs != held | {"init_args": held["init_args"] | left_open}:
         raise InputError(
             f"{path} holds {files.shown(held)} and the config says {files.shown(theirs)}; "
             f"give the config that made it, or none."
         )
 
 
-def _left_open(model: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a model's config with None for each argument that another config leaves at None."""
-    given = by.get("init_args") or {}
-    arguments = (model.get("init_args") or {}).items()
-    return {**model, "init_args": {name: None if given.get(name, 0) is None else value for name, value in arguments}}
+def _spelled_out(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's config with the arguments of every class in it, be there none."""
+
+    def each(value: Any) -> Any:
+        if isinstance(value, list):
+            return [each(part) for part in value]
+        return _spelled_out(value) if isinstance(value, Mapping) else value
+
+    return {
+        "class_path": model["class_path"],
+        "init_args": {name: each(value) for name, value in (model.get("init_args") or {}).items()},
+    }
 
 
 def run_name(config: Path) -> str:

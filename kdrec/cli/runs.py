@@ -117,7 +117,10 @@ def shown(path: str | Path) -> Path:
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of what decides a fit's result: its config without folders and displays."""
+    """Return the SHA-256 of what decides a fit's result: its config without folders and displays.
+
+    An ensemble is made of its members, so if these are configs, what they say belongs to it.
+    """
     kept = {
         key: {name: value for name, value in part.items() if name not in _IRRELEVANT.get(key, ())}
         if isinstance(part := config[key], dict)
@@ -127,6 +130,10 @@ def config_digest(config: Mapping[str, Any]) -> str:
     kept["data"] = kept["data"] | {
         "init_args": {k: v for k, v in (kept["data"].get("init_args") or {}).items() if k != "root"}
     }
+    recommender = config["model"]["init_args"].get("recommender") or {}
+    members = [Path(path) for path in (recommender.get("init_args") or {}).get("checkpoints", ())]
+    if said := [path.read_text() for path in members if path.suffix in (".yaml", ".yml") and path.is_file()]:
+        kept["members"] = said
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 
 

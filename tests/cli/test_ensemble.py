@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kdrec.cli.runs import config_digest
 from kdrec.models import checkpoint
 from kdrec.models.ease import EASE
 from tests.cli.test_engine import only, rows
@@ -56,13 +57,25 @@ def test_what_a_file_holds_is_not_computed_again(ensemble: Kdrec, monkeypatch: p
 
 
 def test_checkpoints_are_members_too(ensemble: Kdrec) -> None:
-    assert ensemble("fit", "--config", "ease.yaml").code == 0
-    members = ["--model.init_args.recommender.init_args.checkpoints", [str(only("checkpoints/ease/*/best.ckpt"))]]
+    Path("popularity.yaml").write_text(yaml.safe_dump(config_of("Popularity")))  # which has no arguments at all
+    assert ensemble("fit", "--config", "popularity.yaml").code == 0
+    alone = only("checkpoints/popularity/*/best.ckpt")
+    members = ["--model.init_args.recommender.init_args.checkpoints", [str(alone)]]
     done = ensemble("fit", "--config", "ensemble.yaml", *members)
     assert done.code == 0, done.error
-    alone, among = (checkpoint.read(only(f"checkpoints/{name}/*/best.ckpt")) for name in ("ease", "ensemble"))
-    assert alone["kdrec"]["metrics"] == among["kdrec"]["metrics"]
     assert "Member" not in done.out
+    among = only("checkpoints/ensemble/*/best.ckpt")
+    shown = [ensemble("test", "--ckpt_path", str(path)) for path in (alone, among)]
+    assert rows(shown[0].out)["ndcg"] == rows(shown[1].out)["ndcg"]
+
+
+def test_an_ensemble_whose_members_change_is_another_one(ensemble: Kdrec) -> None:
+    config = yaml.safe_load(ensemble("fit", "--config", "ensemble.yaml", "--print_config").out)
+    assert config["model"]["init_args"]["recommender"]["init_args"]["checkpoints"] == ["teacher.yaml", "ease.yaml"]
+    before = config_digest(config)
+    assert config_digest(config) == before
+    Path("ease.yaml").write_text(yaml.safe_dump(config_of("EASE", regularization=6.0)))
+    assert config_digest(config) != before
 
 
 def test_nothing_is_warned_of_and_no_curve_is_drawn_of_a_training_that_is_none(ensemble: Kdrec) -> None:
