@@ -33,7 +33,6 @@ def start(folder: Path, args: list[str], moment: str = "", count: int = 0) -> Ba
         count: Which of these moments, from 1.
     """
     (folder / "now").unlink(missing_ok=True)
-    time.sleep(1 - time.time() % 1)  # TensorBoard sorts the files of a run by the second of their beginning
     process = _processes.Process(target=_run, args=(folder, args, moment, count))
     process.start()
     return process

@@ -119,6 +119,7 @@ class KdrecCLI(CommandLine):
         if self.requested == "fit":
             folder = Path(config.checkpoint.dirpath)
             if config.trainer.logger in (None, True):
+                runs.wait_for_order(runs.LOGS / self.name / folder.name)
                 kwargs["logger"] = TensorBoardLogger(
                     str(runs.LOGS), name=self.name, version=folder.name, default_hp_metric=False,
                     purge_step=self.start.step,  # hides what was logged after the checkpoint of a run that goes on

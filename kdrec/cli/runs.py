@@ -110,6 +110,18 @@ def discard_if_empty(folder: Path, logs: Path) -> None:
                 parent.rmdir()
 
 
+def wait_for_order(logs: Path) -> None:
+    """Wait until TensorBoard's next file of a run sorts behind those that it has.
+
+    They are read in the order of their names, which begin with the second they were begun in; a file read too early
+    hides all points of those that belong before it.
+    """
+    begun = [file.name.split(".")[3] for file in logs.glob("events.out.tfevents.*")]
+    last = max((int(second) for second in begun if second.isdecimal()), default=0)
+    while last >= int(time.time()) > last - 2:  # of a clock that was set back no end is waited for
+        time.sleep(0.01)
+
+
 def shown(path: str | Path) -> Path:
     """Return the path as a person in the current folder would type it."""
     path = Path(path)
