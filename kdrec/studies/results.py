@@ -138,6 +138,12 @@ def learning_curve(logs: Path, metric: str) -> list[tuple[int, float]]:
     return [(epochs[event.step], float(event.value)) for event in events.Scalars(f"val/{metric}")]
 
 
+def validated(study: Study, result: Result) -> float | None:
+    """Return the study's metric on validation at the epoch that was tested; None if it was not logged."""
+    epoch = result.best_epoch if study.checkpoint == "best" else result.epochs
+    return dict(result.curve).get(epoch) if result.curve_metric == study.metric else None
+
+
 def as_rows(study: Study, results: Mapping[Cell, Result]) -> list[dict[str, Any]]:
     """Flatten finished cells, in the study's order, for results.csv."""
     return [
@@ -154,6 +160,7 @@ def as_rows(study: Study, results: Mapping[Cell, Result]) -> list[dict[str, Any]
             "seconds": result.seconds,
             "threads": result.threads,
             "protocol": result.protocol,
+            f"val/{study.metric}": validated(study, result),
             **{f"test/{name}": value for name, value in result.metrics.items()},
         }
         for cell in study.cells

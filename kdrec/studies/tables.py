@@ -15,7 +15,7 @@ from kdrec.errors import InputError
 from kdrec.evaluation.significance import Comparison, compare
 from kdrec.evaluation.tables import COMPARED, comparison_cells, markdown_table
 from kdrec.studies.plan import TEACHER, Cell, Study
-from kdrec.studies.results import PER_USER, TABLE, Result, as_rows, folder_of, read_users
+from kdrec.studies.results import PER_USER, TABLE, Result, as_rows, folder_of, read_users, validated
 
 Results = Mapping[Cell, Result]
 
@@ -171,9 +171,16 @@ def _more(study: Study, results: Results) -> str:
     for method, student in _groups(study, results):
         some = [result for cell, result in results.items() if (cell.method, cell.student) == (method, student)]
         means = [f"{statistics.fmean(result.metrics[name] for result in some):.4f}" for name in shown]
+        means.append(_mean_validated(study, some))
         seconds = statistics.median(result.seconds for result in some)
         rows.append([method, student, *means, f"{seconds:.0f}", f"{some[0].epochs}"])
-    return markdown_table(["method", "student", *shown, "seconds", "epochs"], rows, num_texts=2)
+    header = ["method", "student", *shown, f"val {study.metric}", "seconds", "epochs"]
+    return markdown_table(header, rows, num_texts=2)
+
+
+def _mean_validated(study: Study, results: Sequence[Result]) -> str:
+    values = [value for result in results if (value := validated(study, result)) is not None]
+    return f"{statistics.fmean(values):.4f}" if len(values) == len(results) else "-"
 
 
 def _groups(study: Study, results: Results) -> list[tuple[str, str]]:

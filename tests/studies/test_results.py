@@ -20,6 +20,7 @@ from kdrec.studies.results import (
     mean_metrics,
     read_result,
     read_users,
+    validated,
     write_result,
 )
 from kdrec.training.ranking import RankingModule
@@ -185,8 +186,17 @@ def test_rows_follow_the_study_and_say_everything(tmp_path: Path) -> None:
         "seconds": 2.0,
         "threads": 1,
         "protocol": "hand-written, full ranking",
+        "val/recall@5": 0.375,
         "test/recall@5": 1.0,
         "test/ndcg@5": 0.5,
         "test/recall@10": 1.0,
     }
     assert (second["method"], second["student"], second["seed"], second["test/recall@5"]) == ("FTD", "20", 3, 0.75)
+
+
+def test_what_was_validated_is_that_of_the_tested_epoch(tmp_path: Path) -> None:
+    result = finish(tmp_path, ALONE, [1.0])
+    assert validated(study_of([ALONE]), result) == 0.5
+    assert validated(study_of([ALONE], checkpoint="last"), result) == 0.375
+    assert validated(study_of([ALONE], metric="ndcg@5"), result) is None
+    assert validated(study_of([ALONE]), replace(result, curve=[])) is None

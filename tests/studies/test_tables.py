@@ -74,11 +74,11 @@ def test_the_other_metrics(tmp_path: Path) -> None:
         timed = cell(method, size, seed)
         results[timed] = replace(results[timed], seconds=seconds)
     more = parse(markdown(study, results, tmp_path))[1]
-    assert more[0] == ["method", "student", "recall@10", "recall@5", "ndcg@5", "seconds", "epochs"]
+    assert more[0] == ["method", "student", "recall@10", "recall@5", "ndcg@5", "val recall@5", "seconds", "epochs"]
     assert [row[:2] for row in more[2:]] == [
         *(["teacher", ""], ["alone", "2"], ["alone", "4"], ["FTD", "2"], ["FTD", "4"], ["HTD", "2"])
     ]
-    assert more[5] == ["FTD", "2", "1.0000", "0.6250", "0.3125", "2", "3"]
+    assert more[5] == ["FTD", "2", "1.0000", "0.6250", "0.3125", "0.5000", "2", "3"]
 
 
 def test_the_seconds_are_a_median_which_one_bad_hour_does_not_move(tmp_path: Path) -> None:
@@ -165,7 +165,14 @@ def test_configs_with_other_cutoffs_share_a_file(tmp_path: Path) -> None:
     frame = pd.read_csv(tmp_path / "results.csv")
     assert frame["test/recall@20"].dropna().tolist() == [0.9]
     assert frame["test/ndcg@5"].isna().sum() == 1
-    assert parse((tmp_path / "table.md").read_text())[1][0] == ["method", "student", "recall@5", "seconds", "epochs"]
+    assert parse((tmp_path / "table.md").read_text())[1][0] == [
+        "method",
+        "student",
+        "recall@5",
+        "val recall@5",
+        "seconds",
+        "epochs",
+    ]
 
 
 def test_the_order_of_finishing_is_of_no_account(tmp_path: Path) -> None:
