@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kdrec.documents import read_json
 from kdrec.errors import InputError
 
 CHECKPOINTS = Path("checkpoints")
@@ -159,9 +160,10 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
 def read_record(folder: Path) -> dict[str, Any]:
     """Return what run.json says, or nothing if there is none."""
     try:
-        return json.loads((folder / RECORD).read_text())
-    except (OSError, json.JSONDecodeError):
+        said = read_json(folder / RECORD)
+    except (OSError, ValueError):
         return {}
+    return said if isinstance(said, dict) else {}
 
 
 def finished_run(config_sha256: str, data_digest: str) -> Path | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from kdrec.documents import read_json
 from kdrec.errors import InputError
 from kdrec.models.checkpoint import digest
 
@@ -92,7 +93,7 @@ def check(folder: str | Path) -> dict[str, Any]:
     """
     folder = Path(folder)
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(folder / MANIFEST)
         files = {str(name): str(part["sha256"]) for name, part in manifest["files"].items()}
         version = manifest["format"]
     except OSError:

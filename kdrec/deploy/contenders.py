@@ -13,6 +13,7 @@ from kdrec.deploy.latency import Lister
 from kdrec.errors import InputError
 from kdrec.evaluation.ranking import CatalogueRanking, top_k
 from kdrec.models import checkpoint as files
+from kdrec.models.base import Recommender
 
 
 class Contender(ABC):
@@ -103,7 +104,7 @@ class OnnxExport(Contender):
         self._session = _session(path / "users.onnx")
         try:
             self.protocol, self.data_digest, model = said["protocol"], said["data_digest"], said["model"]
-            files.require_known_classes(model, path)
+            files.require_known_classes(model, path, Recommender)
             with torch.device("meta"):  # to count is all that is wanted
                 recommender = files.rebuild(model)
                 recommender.build(said["num_users"], said["num_items"])

@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 import torch
 
+from kdrec.data.base import InteractionDataModule
 from kdrec.data.interactions import Interactions
+from kdrec.data.movielens import MovieLens100K
 from kdrec.data.splits import LeaveOneOut, RandomRatio, Split
 from kdrec.errors import InputError
 from kdrec.models import checkpoint
@@ -363,13 +365,14 @@ def test_class_from_elsewhere(content: dict[str, Any], path: Path, trap: Path) -
 def test_class_from_elsewhere_below(hidden: dict[str, Any], trap: Path) -> None:
     """Wherever the command line would take it for a class, and import its module."""
     with pytest.raises(InputError, match=r"my\.ckpt"):
-        require_known_classes({"class_path": "kdrec.data.movielens.MovieLens100K", "init_args": hidden}, "my.ckpt")
+        require_known_classes(as_config(MovieLens100K()) | {"init_args": hidden}, "my.ckpt", MovieLens100K)
     assert not trap.exists()
 
 
 def test_known_classes_pass() -> None:
-    require_known_classes(as_config(BPR()), "my.ckpt")
-    require_known_classes(as_config(GeneratedDataModule(root="my.data", splitter=LeaveOneOut("random"))), "my.ckpt")
+    require_known_classes(as_config(BPR()), "my.ckpt", Recommender)
+    config = as_config(GeneratedDataModule(root="my.data", splitter=LeaveOneOut("random")))
+    require_known_classes(config, "my.ckpt", InteractionDataModule)
 
 
 @pytest.mark.parametrize(
