@@ -77,6 +77,7 @@ class CommandLine(LightningCLI):
         except (argparse.ArgumentError, TypeError, ValueError) as error:
             keys = [action.dest for action in self._parser(self.requested)._actions]
             raise InputError(explain(getattr(error, "message", None) or str(error), keys)) from error
+        self._require_groups(self.config[self.requested])
 
     def _require_whole_options(self, args: Sequence[str]) -> None:
         """Refuse a shortened option, which argparse would complete."""
@@ -114,11 +115,20 @@ class CommandLine(LightningCLI):
         if unfit := {"-h", "--help", "--print_config"} & set(args):
             raise InputError(f"{' '.join(args[:2])}: {unfit.pop()} cannot stand there; leave it out.")
         try:
-            return self.plain(self._parser("fit").parse_args(args))
+            config = self._parser("fit").parse_args(args)
         except (argparse.ArgumentError, TypeError, ValueError) as error:
             keys = [action.dest for action in self._parser("fit")._actions]
             message = getattr(error, "message", None) or str(error)
             raise InputError(f"{' '.join(args[:2])}: {explain(message, keys)}") from error
+        self._require_groups(config)
+        return self.plain(config)
+
+    @staticmethod
+    def _require_groups(config: Namespace) -> None:
+        """Refuse what jsonargparse lets pass: a list or a number in the place of a group of options."""
+        for key in ("trainer", "checkpoint", "early_stopping"):
+            if not isinstance(config[key], Namespace):
+                raise InputError(f"{key} must map options to values, and is {str(config[key])[:80]!r}; see --help.")
 
 
 class FitParser(CommandLine):

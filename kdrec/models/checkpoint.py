@@ -136,8 +136,8 @@ def read(path: str | Path) -> dict[str, Any]:
     wrong = [key for key, kind in _NEEDED.items() if not isinstance(section[key], kind)]
     if wrong or not _is_evaluation(section["evaluation"]):
         raise InputError(
-            f"The checkpoint {path} is damaged: its {[*wrong, 'evaluation'][0]} is not of the right kind; make it again "
-            f"with `kdrec fit`."
+            f"The checkpoint {path} is damaged: its {[*wrong, 'evaluation'][0]} is not of the right kind; make it "
+            f"again with `kdrec fit`."
         )
     return content
 
@@ -351,7 +351,7 @@ def require_known_classes(config: Any, path: str | Path, kind: type | tuple[type
     kinds = kind if isinstance(kind, tuple) else (kind,)
     if not issubclass(found, kinds):
         raise InputError(f"{damaged} {class_path} is not a {' or '.join(each.__name__ for each in kinds)}.")
-    types = get_type_hints(found.__init__)  # type: ignore[misc]
+    types = get_type_hints(found.__init__)
     for name, value in arguments.items():
         for part in value if isinstance(value, list | tuple) else [value]:
             if isinstance(part, dict) and (taken := _classes_in(types.get(name))):

@@ -5,6 +5,7 @@ code. Exits with 1 if anything else happened.
 """
 
 import argparse
+import contextlib
 import random
 import resource
 import sys
@@ -49,10 +50,8 @@ def fuzz(reader: Reader, number: int, seconds: float, first: int) -> tuple[Count
             others.setdefault(where, f"{str(error)[:200]}\n        {content!r:.300}")
         counts[how] += 1
 
-    try:
+    with contextlib.suppress(_Enough):
         one()
-    except _Enough:
-        pass
     return counts, others
 
 

@@ -3,7 +3,6 @@
 import io
 import json
 import pickle
-import struct
 import zipfile
 from collections.abc import Callable
 from functools import cache
@@ -38,7 +37,7 @@ TENSORS = (
 
 
 @cache
-def _content() -> dict[str, Any]:
+def content() -> dict[str, Any]:
     torch.manual_seed(0)
     model = BPR(2, init_std=1.0)
     model.bind(SPLIT.train)
@@ -103,14 +102,15 @@ _CALLS = (
     "subprocess.Popen", "tests.hostile.trap.Trap", "tests.hostile.trap", "torch.load", "torch.hub.load",
     "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter", "torch.storage._load_from_bytes",
     "collections.OrderedDict", "torch.Size", "torch.Tensor", "torch.serialization._get_layout", "pickle.loads",
-    "torch._tensor._rebuild_from_type_v2", "numpy.core.multiarray._reconstruct", "kdrec.models.bpr.BPR", "codecs.encode",
+    "torch._tensor._rebuild_from_type_v2", "numpy.core.multiarray._reconstruct", "kdrec.models.bpr.BPR",
+    "codecs.encode",
 )  # fmt: skip
 _ARGUMENTS = (b"(Vtouch pwned\ntR", b"(tR", b"(Vopen('pwned', 'w')\ntR", b"(Vpwned\nVw\ntR", b"(K\x01K\x02tR",
               b"((lp0\ntR", b"()\x85R", b"}b", b")\x81", b"N(Vx\ntb", b"\x8c\x05pwnedq\x00\x85R", b".")  # fmt: skip
 
 
 def _pickles() -> list[bytes]:
-    with zipfile.ZipFile(io.BytesIO(saved(_content()))) as archive:
+    with zipfile.ZipFile(io.BytesIO(saved(content()))) as archive:
         return [next(archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))]
 
 
@@ -118,8 +118,7 @@ def _pickles() -> list[bytes]:
 def _evil(draw: Callable[..., Any]) -> bytes:
     """A pickle that wants to call something: on its own, or in the middle of a good one."""
     calls = b"".join(
-        _name(draw(st.sampled_from(_CALLS))) + draw(st.sampled_from(_ARGUMENTS))
-        for _ in range(draw(st.integers(1, 3)))
+        _name(draw(st.sampled_from(_CALLS))) + draw(st.sampled_from(_ARGUMENTS)) for _ in range(draw(st.integers(1, 3)))
     )
     if draw(st.booleans()):
         return b"\x80\x02" + calls + b"."
@@ -131,7 +130,7 @@ def _evil(draw: Callable[..., Any]) -> bytes:
 @st.composite
 def _repacked(draw: Callable[..., Any], pickles: st.SearchStrategy[bytes]) -> bytes:
     """A file whose sums are right and whose insides are not; at times with the tensors of another."""
-    sound = saved(_content())
+    sound = saved(content())
     new = io.BytesIO()
     swap = draw(st.booleans())
     with zipfile.ZipFile(io.BytesIO(sound)) as old, zipfile.ZipFile(new, "w") as archive:
@@ -145,20 +144,7 @@ def _repacked(draw: Callable[..., Any], pickles: st.SearchStrategy[bytes]) -> by
     return new.getvalue()
 
 
-_mangled = st.deferred(lambda: mangled(_content(), (*TENSORS, b"bytes", (1, 2), {5: 6}, frozenset({1}), 1j)))
-
-
-def _bomb() -> bytes:
-    """A file of a few kilobytes that would fill gigabytes of memory."""
-    new = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(saved(_content()))) as old, zipfile.ZipFile(new, "w", zipfile.ZIP_DEFLATED) as packed:
-        for name in old.namelist():
-            with packed.open(name, "w", force_zip64=True) as file:
-                file.write(old.read(name))
-                if name.endswith("/data/0"):
-                    for _ in range(1 << 9):
-                        file.write(bytes(1 << 22))
-    return new.getvalue()
+_mangled = st.deferred(lambda: mangled(content(), (*TENSORS, b"bytes", (1, 2), {5: 6}, frozenset({1}), 1j)))
 
 
 def _lists(given: bytes) -> None:
@@ -199,7 +185,7 @@ def _record(content: bytes) -> None:
 
 
 READERS = (
-    Reader("checkpoints, bytes", st.deferred(lambda: damaged(saved(_content()), saved(_content(), zipped=False))), _use),
+    Reader("checkpoints, bytes", st.deferred(lambda: damaged(saved(content()), saved(content(), zipped=False))), _use),
     Reader("checkpoints, sums right", st.deferred(lambda: _repacked(damaged(*_pickles()))), _use),
     Reader("checkpoints, evil pickles", st.deferred(lambda: st.one_of(_evil(), _repacked(_evil()))), _use),
     Reader("checkpoints, values", _mangled.map(saved), _use),

@@ -36,7 +36,7 @@ def _damaged(draw: Callable[..., Any], sound: Sequence[bytes]) -> bytes:
         start = draw(st.integers(0, len(content)))
         end = min(len(content), start + draw(st.integers(0, 40)))
         part = content[start:end]
-        match draw(st.sampled_from("flip cut end double insert token token other copy".split())):
+        match draw(st.sampled_from(["flip", "cut", "end", "double", "insert", "token", "token", "other", "copy"])):
             case "flip" if part:
                 content = content[:start] + bytes([part[0] ^ (1 << draw(st.integers(0, 7)))]) + content[start + 1 :]
             case "cut":
@@ -80,7 +80,7 @@ def mangled(draw: Callable[..., Any], sound: object, more: Sequence[object] = ()
         owners = [*_nests(tree)]
         owner = draw(st.sampled_from(owners))
         key = draw(st.sampled_from([*owner] if isinstance(owner, dict) else range(len(owner))))
-        match draw(st.sampled_from("put put put put remove rename wrap swap".split())):
+        match draw(st.sampled_from(["put", "put", "put", "put", "remove", "rename", "wrap", "swap"])):
             case "put":
                 owner[key] = draw(values(*more))
             case "remove" if owner is not tree:

@@ -21,7 +21,14 @@ from kdrec.errors import InputError
 SECONDS = 20  # after which a reader hangs
 TRAP = "tests.hostile.trap"
 _FORBIDDEN = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect", "pty.spawn")
-_TARGETS = {"os.mkdir": [0], "os.rename": [0, 1], "os.remove": [0], "os.symlink": [1], "os.link": [1], "os.truncate": [0]}
+_TARGETS = {
+    "os.mkdir": [0],
+    "os.rename": [0, 1],
+    "os.remove": [0],
+    "os.symlink": [1],
+    "os.link": [1],
+    "os.truncate": [0],
+}
 
 
 class Broken(BaseException):
@@ -38,12 +45,14 @@ class Reader:
         read: Reads one and uses what it read, in an empty current folder. It ends, or raises InputError; any other
             exception breaks the promise. Of other ways to refuse, such as an exit code, it raises InputError itself.
         examples: Inputs that have once broken it.
+        few: How many inputs the default run of the tests gives it.
     """
 
     name: str
     inputs: SearchStrategy[Any]
     read: Callable[[Any], object]
     examples: tuple[Any, ...] = ()
+    few: int = 25
 
     def __str__(self) -> str:
         return self.name
@@ -81,6 +90,7 @@ def _watched() -> Iterator[None]:
     global _folder
     before, alarm, kept = os.getcwd(), signal.signal(signal.SIGALRM, _hang), tempfile.tempdir
     _seen.clear()
+    sys.modules.pop(TRAP, None)  # pytest looks into every module for doctests
     os.chdir(_HERE)
     tempfile.tempdir, _folder = str(_TEMPORARY), _PLACE
     signal.setitimer(signal.ITIMER_REAL, SECONDS)

@@ -19,7 +19,10 @@ SOUND = {
     "options": {"data.init_args.root": "elsewhere"},
 }  # fmt: skip
 TEXT = yaml.safe_dump(SOUND).encode()
-LAUGHS = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}, *{a}, *{a}]\n" for a, b in zip("abcdefghijklmnop", "bcdefghijklmnopq", strict=True))
+LAUGHS = "a: &a [x, x]\n" + "".join(
+    f"{new}: &{new} [*{old}, *{old}, *{old}, *{old}]\n"
+    for old, new in zip("abcdefghijklmnop", "bcdefghijklmnopq", strict=True)
+)
 
 
 def _read(content: bytes) -> None:
@@ -53,5 +56,5 @@ READERS = (
         b"metric: 2020-13-45", b"metric: " + b"9" * 5000, b"[" * 3000, b"&a [*a]", b"? [a]\n: 1", b"metric: =",
     )),
     Reader("study files, values", mangled(SOUND).map(_of), _read),
-    Reader("configs of a study", st.one_of(damaged(yaml.safe_dump(STUDENT).encode()), mangled(STUDENT).map(_of)), _config),
+    Reader("configs of a study", st.one_of(damaged(_of(STUDENT)), mangled(STUDENT).map(_of)), _config),
 )  # fmt: skip

@@ -1,8 +1,8 @@
 """Tables of ratings, in every format that kdrec reads."""
 
 import io
-from collections.abc import Sequence
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -146,9 +146,10 @@ def _frame(columns: object) -> None:
 
 _log = b"user_id,item_id,time\n" + b"".join(b"%d,%d,%d\n" % (u, i, u + i) for u in range(3) for i in range(4))
 _lists = (b"2 5 1\n1 3\n3 0 5 11\n", b"1 5\n0\n2 1 5\n")
+_ways: tuple[dict[str, Any], ...] = ({}, {"quoted": True}, {"header": HEADER})
 
 READERS = (
-    Reader("tables", st.tuples(st.sampled_from(({}, {"quoted": True}, {"header": HEADER})), damaged(PLAIN, QUOTED)), _table),
+    Reader("tables", st.tuples(st.sampled_from(_ways), damaged(PLAIN, QUOTED)), _table),
     Reader("ratings with ::", damaged(RATINGS.replace(b",", b"::")), _ratings),
     _movielens("MovieLens-100k as published", _Published, written.write_published, "u.data", "u.item", "u.user"),
     _movielens(
