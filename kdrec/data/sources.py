@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,7 +235,9 @@ def _extract(archive: Path, members: Mapping[str, str], folder: Path) -> None:
                     raise InputError(f"{member} is larger than {_MEMBER_LIMIT} bytes")
                 with contents.open(member) as source, open(folder / target, "wb") as sink:
                     shutil.copyfileobj(source, sink)
-    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, OSError, RuntimeError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # zipfile's, and those of each way of packing
         raise InputError(f"the archive is not as expected ({_reason(error)})") from None
 
 

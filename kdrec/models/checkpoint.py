@@ -349,7 +349,7 @@ def require_known_classes(config: Any, path: str | Path, kind: type | tuple[type
     if found is None:
         raise InputError(f"{damaged} there is no class {class_path}; use the kdrec version that wrote it.")
     kinds = kind if isinstance(kind, tuple) else (kind,)
-    if not issubclass(found, kinds):
+    if not issubclass(found, kinds) or _is_abstract(found):
         raise InputError(f"{damaged} {class_path} is not a {' or '.join(each.__name__ for each in kinds)}.")
     types = get_type_hints(found.__init__)
     for name, value in arguments.items():
@@ -360,6 +360,11 @@ def require_known_classes(config: Any, path: str | Path, kind: type | tuple[type
                 raise InputError(f"{damaged} {class_path} takes no {type(part).__name__} as {name}; make it again.")
             elif isinstance(part, str) and not _takes_text(types.get(name)):
                 raise InputError(f"{damaged} {class_path} takes no text as {name}; make it again.")
+
+
+def _is_abstract(made: type) -> bool:
+    """Whether a class leaves methods open; Python itself looks only at some."""
+    return any(getattr(getattr(made, name, None), "__isabstractmethod__", False) for name in dir(made))
 
 
 def _classes_in(annotation: Any) -> tuple[type, ...]:
