@@ -8,6 +8,7 @@ them can run, and a class is taken only from kdrec itself or from a module that 
 import hashlib
 import importlib
 import inspect
+import os
 import platform
 import sys
 import warnings
@@ -106,9 +107,9 @@ def read(path: str | Path) -> dict[str, Any]:
             holds anything but tensors and plain values.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir fails at names that cannot be
         raise InputError(f"{path} is a folder; name a checkpoint in it, such as {path}/best.ckpt.")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"There is no checkpoint {path}; `kdrec fit` makes one, and `ls checkpoints/*/*` shows yours.")
     try:
         content = load_plain(path)
@@ -349,7 +350,7 @@ def require_known_classes(config: Any, path: str | Path, kind: type | tuple[type
     if found is None:
         raise InputError(f"{damaged} there is no class {class_path}; use the kdrec version that wrote it.")
     kinds = kind if isinstance(kind, tuple) else (kind,)
-    if not issubclass(found, kinds) or _is_abstract(found):
+    if not issubclass(found, kinds) or inspect.isabstract(found):
         raise InputError(f"{damaged} {class_path} is not a {' or '.join(each.__name__ for each in kinds)}.")
     types = get_type_hints(found.__init__)
     for name, value in arguments.items():
@@ -360,11 +361,6 @@ def require_known_classes(config: Any, path: str | Path, kind: type | tuple[type
                 raise InputError(f"{damaged} {class_path} takes no {type(part).__name__} as {name}; make it again.")
             elif isinstance(part, str) and not _takes_text(types.get(name)):
                 raise InputError(f"{damaged} {class_path} takes no text as {name}; make it again.")
-
-
-def _is_abstract(made: type) -> bool:
-    """Whether a class leaves methods open; Python itself looks only at some."""
-    return any(getattr(getattr(made, name, None), "__isabstractmethod__", False) for name in dir(made))
 
 
 def _classes_in(annotation: Any) -> tuple[type, ...]:

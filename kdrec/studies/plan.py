@@ -95,7 +95,7 @@ def read_study(path: Path) -> Study:
         raise InputError(f"The study {path} is no YAML: {' '.join(str(error).split())[:160]}.") from None
     content = _mapping(content, path, "The file", _KEYS, required=("metric", "methods", "grid"))
     name = str(content.get("name") or path.stem)
-    if Path(name).name != name or name in (".", ".."):
+    if Path(name).name != name or name in (".", "..") or not name.isprintable():
         raise InputError(f"{path}: name is {name!r}; it names a folder, so it must hold no path.")
     checkpoint = content.get("checkpoint", "best")
     if checkpoint not in ("best", "last"):
