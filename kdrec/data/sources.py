@@ -152,17 +152,17 @@ def obtain(
     """
     folders = folders_of(name, root)
     for folder in folders:
-        if read := find(folder):
+        if os.path.isdir(folder) and (read := find(folder)):
             return read()
     failures = [f"{folder}: not there" for folder in folders]
     with contextlib.ExitStack() as stack:
         try:
             root.mkdir(parents=True, exist_ok=True)
             staging = stack.enter_context(_staging(name, root))
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the second of a name that no folder can have
             raise InputError(
                 f"{name} is not in {' or '.join(map(str, folders))}, and {root} cannot be written to download it "
-                f"({error.strerror}); name a writable folder with --data.init_args.root."
+                f"({getattr(error, 'strerror', error)}); name a writable folder with --data.init_args.root."
             ) from None
         if read := find(root / name):  # another process was quicker
             return read()

@@ -107,7 +107,7 @@ def check(folder: str | Path) -> dict[str, Any]:
     for name, expected in files.items():
         if Path(name).name != name or name in ("", "..", MANIFEST):
             raise InputError(f"{folder / MANIFEST} is damaged: it names the part {name!r}, which is no file's name.")
-        if not (folder / name).is_file():
+        if not os.path.isfile(folder / name):
             raise InputError(f"{folder} is incomplete: {name} is missing; make the export again with `kdrec export`.")
         if digest(folder / name) != expected:
             raise InputError(
