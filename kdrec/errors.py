@@ -3,12 +3,24 @@
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 1500  # characters of a sentence
+
 
 class InputError(ValueError):
     """Something the user gave is wrong; the message is one sentence that says what, where and what to do.
 
-    The command line prints the message without a traceback and exits with code 2.
+    The command line prints the message without a traceback and exits with code 2. Much of a sentence quotes what
+    strangers wrote, so what cannot be printed is escaped, and a long one is cut in its middle.
+
+    Example:
+        >>> print(InputError("There is no film '\\x1b[2J'; see\\nthe list."))
+        There is no film '\\x1b[2J'; see\\nthe list.
     """
+
+    def __init__(self, sentence: str) -> None:
+        line = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in sentence)
+        half = _LONGEST // 2
+        super().__init__(line if len(line) <= _LONGEST else f"{line[:half]} ... {line[-half:]}")
 
 
 class UnknownName(InputError):

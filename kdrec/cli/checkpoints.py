@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from kdrec.cli import runs
 from kdrec.cli.messages import say
+from kdrec.data.base import InteractionDataModule
+from kdrec.documents import read_yaml
 from kdrec.errors import InputError
 from kdrec.models import checkpoint as files
+from kdrec.models.base import Recommender
 
 
 def choose(args: list[str]) -> tuple[Path, list[str]]:
@@ -42,7 +43,7 @@ def choose(args: list[str]) -> tuple[Path, list[str]]:
     section = files.read(path)["kdrec"]
     if given.config:
         return path, args
-    files.require_known_classes(section["data"], path)
+    files.require_known_classes(section["data"], path, InteractionDataModule)
     parts = {"model": as_module(path, section["evaluation"]), "data": section["data"]}
     return path, [args[0], *(text for key, part in parts.items() for text in (f"--{key}", json.dumps(part))), *args[1:]]
 
@@ -55,7 +56,7 @@ def as_module(path: Path, evaluation: Mapping[str, Any]) -> dict[str, Any]:
         evaluation: Its ``cutoffs`` and ``num_candidates`` are taken.
     """
     model = files.read(path)["kdrec"]["model"]
-    files.require_known_classes(model, path)
+    files.require_known_classes(model, path, Recommender)
     options = {key: evaluation[key] for key in ("cutoffs", "num_candidates") if key in evaluation}
     return {"class_path": "kdrec.training.ranking.RankingModule", "init_args": {"recommender": model, **options}}
 
@@ -72,7 +73,7 @@ def require_same_model(path: Path, module: Mapping[str, Any]) -> None:
     if theirs is None:
         return
     held = files.read(path)["kdrec"]["model"]
-    files.require_known_classes(held, path)
+    files.require_known_classes(held, path, Recommender)
     held, theirs = _spelled_out(held), _spelled_out(theirs)
     left_open = {name: None for name, value in theirs["init_args"].items() if value is None}
     if theirs != held | {"init_args": held["init_args"] | left_open}:
@@ -98,7 +99,7 @@ def _spelled_out(model: Mapping[str, Any]) -> dict[str, Any]:
 
 def run_name(config: Path) -> str:
     """Return the run's name that a config states, or the file's name; a fault in it is found when it is parsed."""
-    with contextlib.suppress(OSError, yaml.YAMLError, AttributeError):
-        if name := yaml.safe_load(config.read_text()).get("name"):
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if name := read_yaml(config).get("name"):
             return str(name)
     return config.stem

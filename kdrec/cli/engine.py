@@ -105,7 +105,7 @@ class KdrecCLI(CommandLine):
         """Build data module, model and trainer; what a constructor refuses is said in its own words."""
         try:
             super().instantiate_classes()
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, ImportError) as error:
             cause: BaseException | None = error
             while cause and not isinstance(cause, InputError | MisconfigurationException):
                 cause = cause.__cause__ or cause.__context__
@@ -156,8 +156,8 @@ class KdrecCLI(CommandLine):
         members = recommender.checkpoints if isinstance(recommender, Ensemble) else []
         for role, given in (("teacher", teacher), ("member", members)):  # before anything is fetched
             for path in map(Path, given):
-                if not path.is_file():
-                    found = "is a folder" if path.is_dir() else "is not there"
+                if not os.path.isfile(path):  # Path.is_file fails at names that cannot be
+                    found = "is a folder" if os.path.isdir(path) else "is not there"
                     raise InputError(f"The {role} {path} {found}; give a checkpoint, or the config that makes it.")
         train = self.datamodule.split.train
         module.require_options(train.num_items)

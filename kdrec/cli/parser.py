@@ -16,6 +16,15 @@ from kdrec.errors import InputError, nearest
 from kdrec.training.callbacks import BestCheckpoint, PatientStopping
 from kdrec.training.ranking import RankingModule
 
+_REFUSALS = (argparse.ArgumentError, TypeError, ValueError, AttributeError, LookupError, RecursionError)
+
+
+def _said(error: Exception) -> str:
+    """Return what a refusal says; PyYAML and jsonargparse stumble over YAML that holds itself, or has wrong tags."""
+    if isinstance(error, AttributeError | LookupError | RecursionError):
+        return "A config cannot be read: a value is not what its tag says, or holds itself; write it out"
+    return getattr(error, "message", None) or str(error)
+
 
 class CommandLine(LightningCLI):
     """The three Lightning subcommands, each parser built only when it is asked for.
@@ -74,9 +83,10 @@ class CommandLine(LightningCLI):
         self._require_whole_options(args)
         try:
             self.config = parser.parse_args(args)
-        except (argparse.ArgumentError, TypeError, ValueError) as error:
+        except _REFUSALS as error:
             keys = [action.dest for action in self._parser(self.requested)._actions]
-            raise InputError(explain(getattr(error, "message", None) or str(error), keys)) from error
+            raise InputError(explain(_said(error), keys)) from error
+        self._require_sound(self.config[self.requested])
 
     def _require_whole_options(self, args: Sequence[str]) -> None:
         """Refuse a shortened option, which argparse would complete."""
@@ -114,11 +124,21 @@ class CommandLine(LightningCLI):
         if unfit := {"-h", "--help", "--print_config"} & set(args):
             raise InputError(f"{' '.join(args[:2])}: {unfit.pop()} cannot stand there; leave it out.")
         try:
-            return self.plain(self._parser("fit").parse_args(args))
-        except (argparse.ArgumentError, TypeError, ValueError) as error:
+            config = self._parser("fit").parse_args(args)
+        except _REFUSALS as error:
             keys = [action.dest for action in self._parser("fit")._actions]
-            message = getattr(error, "message", None) or str(error)
-            raise InputError(f"{' '.join(args[:2])}: {explain(message, keys)}") from error
+            raise InputError(f"{' '.join(args[:2])}: {explain(_said(error), keys)}") from error
+        self._require_sound(config)
+        return self.plain(config)
+
+    @staticmethod
+    def _require_sound(config: Namespace) -> None:
+        """Refuse what jsonargparse lets pass: what is no group of options in the place of one, and a seed too large."""
+        for key in ("trainer", "checkpoint", "early_stopping"):
+            if not isinstance(config[key], Namespace):
+                raise InputError(f"{key} must map options to values, and is {str(config[key])[:80]!r}; see --help.")
+        if not 0 <= int(config.seed_everything or 0) < 1 << 32:
+            raise InputError(f"seed_everything is {config.seed_everything}; it must lie between 0 and {(1 << 32) - 1}.")
 
 
 class FitParser(CommandLine):

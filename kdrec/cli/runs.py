@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kdrec.documents import read_json
 from kdrec.errors import InputError
 
 CHECKPOINTS = Path("checkpoints")
@@ -34,7 +35,7 @@ def new_folder(name: str) -> Path:
 
 def require_writable(folder: Path, what: str = "Checkpoints", option: str = "--checkpoint.dirpath") -> None:
     """Do as `make_writable`, before anything is spent on what shall go there, and leave no trace."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    missing = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     make_writable(folder, what, option)
     with contextlib.suppress(OSError):  # another process has put something there meanwhile
         for path in missing:
@@ -57,10 +58,10 @@ def make_writable(folder: Path, what: str = "Checkpoints", option: str = "--chec
         probe = folder / f".probe-{os.getpid()}"
         probe.touch()
         probe.unlink()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the second of a name that cannot be
         raise InputError(
-            f"{what} cannot be written to {folder} ({error.strerror}); name another folder with {option}, or run "
-            f"from a folder that you may write to."
+            f"{what} cannot be written to {folder} ({getattr(error, 'strerror', error)}); name another folder with "
+            f"{option}, or run from a folder that you may write to."
         ) from None
 
 
@@ -91,7 +92,7 @@ def newest_run(name: str, file: str) -> Path:
 
 def require_name(name: str) -> str:
     """Return the name of a run, or raise InputError if it is no single folder's name."""
-    if name in (".", "..") or Path(name).name != name:
+    if name in (".", "..") or Path(name).name != name or not name.isprintable():
         raise InputError(f"--name is {name!r}; it names a folder below {CHECKPOINTS}, so it must hold no path.")
     return name
 
@@ -159,9 +160,10 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
 def read_record(folder: Path) -> dict[str, Any]:
     """Return what run.json says, or nothing if there is none."""
     try:
-        return json.loads((folder / RECORD).read_text())
-    except (OSError, json.JSONDecodeError):
+        said = read_json(folder / RECORD)
+    except (OSError, ValueError):
         return {}
+    return said if isinstance(said, dict) else {}
 
 
 def finished_run(config_sha256: str, data_digest: str) -> Path | None:

@@ -1,7 +1,7 @@
 """What every data set shares: split once, sample triples, and hand out each user exactly once for evaluation."""
 
 import os
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, get_args
@@ -41,7 +41,7 @@ class UserLoader:
             yield self._users[start : start + self.batch_size]
 
 
-class InteractionDataModule(L.LightningDataModule):
+class InteractionDataModule(L.LightningDataModule, ABC):
     """Base of the data modules: a subclass says only where its interactions come from.
 
     Args:

@@ -1,5 +1,6 @@
 """Your own interactions: one file to be cut, or files that are cut already."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +113,7 @@ class InteractionFiles(InteractionDataModule):
     def _folder(self) -> Path:
         folders = folders_of(self.name, self.root)
         for folder in folders:
-            if (folder / self.train).is_file():
+            if os.path.isfile(folder / self.train):
                 return folder
         raise InputError(
             f"There is no {self.train} in {' or '.join(map(str, folders))}; put it there, or change train."

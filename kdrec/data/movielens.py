@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -44,9 +45,9 @@ class MovieLensDataModule(InteractionDataModule):
     """`ratings_digest` of the edition; the same for every source."""
     sources: ClassVar[Sequence[Source]]
 
+    @abstractmethod
     def formats(self) -> Mapping[str, Callable[[Path], Interactions]]:
         """Return the rating file that marks each format -> the reader of a folder in that format."""
-        raise NotImplementedError
 
     def load(self) -> Interactions:
         """As `InteractionDataModule.load`."""

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,17 +152,17 @@ def obtain(
     """
     folders = folders_of(name, root)
     for folder in folders:
-        if read := find(folder):
+        if os.path.isdir(folder) and (read := find(folder)):
             return read()
     failures = [f"{folder}: not there" for folder in folders]
     with contextlib.ExitStack() as stack:
         try:
             root.mkdir(parents=True, exist_ok=True)
             staging = stack.enter_context(_staging(name, root))
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the second of a name that no folder can have
             raise InputError(
                 f"{name} is not in {' or '.join(map(str, folders))}, and {root} cannot be written to download it "
-                f"({error.strerror}); name a writable folder with --data.init_args.root."
+                f"({getattr(error, 'strerror', error)}); name a writable folder with --data.init_args.root."
             ) from None
         if read := find(root / name):  # another process was quicker
             return read()
@@ -236,7 +235,9 @@ def _extract(archive: Path, members: Mapping[str, str], folder: Path) -> None:
                     raise InputError(f"{member} is larger than {_MEMBER_LIMIT} bytes")
                 with contents.open(member) as source, open(folder / target, "wb") as sink:
                     shutil.copyfileobj(source, sink)
-    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, OSError, RuntimeError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # zipfile's, and those of each way of packing
         raise InputError(f"the archive is not as expected ({_reason(error)})") from None
 
 

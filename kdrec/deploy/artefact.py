@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from kdrec.documents import read_json
 from kdrec.errors import InputError
 from kdrec.models.checkpoint import digest
 
@@ -92,7 +93,7 @@ def check(folder: str | Path) -> dict[str, Any]:
     """
     folder = Path(folder)
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(folder / MANIFEST)
         files = {str(name): str(part["sha256"]) for name, part in manifest["files"].items()}
         version = manifest["format"]
     except OSError:
@@ -106,7 +107,7 @@ def check(folder: str | Path) -> dict[str, Any]:
     for name, expected in files.items():
         if Path(name).name != name or name in ("", "..", MANIFEST):
             raise InputError(f"{folder / MANIFEST} is damaged: it names the part {name!r}, which is no file's name.")
-        if not (folder / name).is_file():
+        if not os.path.isfile(folder / name):
             raise InputError(f"{folder} is incomplete: {name} is missing; make the export again with `kdrec export`.")
         if digest(folder / name) != expected:
             raise InputError(

@@ -13,6 +13,7 @@ from kdrec.deploy.latency import Lister
 from kdrec.errors import InputError
 from kdrec.evaluation.ranking import CatalogueRanking, top_k
 from kdrec.models import checkpoint as files
+from kdrec.models.base import Recommender
 
 
 class Contender(ABC):
@@ -103,7 +104,7 @@ class OnnxExport(Contender):
         self._session = _session(path / "users.onnx")
         try:
             self.protocol, self.data_digest, model = said["protocol"], said["data_digest"], said["model"]
-            files.require_known_classes(model, path)
+            files.require_known_classes(model, path, Recommender)
             with torch.device("meta"):  # to count is all that is wanted
                 recommender = files.rebuild(model)
                 recommender.build(said["num_users"], said["num_items"])
@@ -127,22 +128,32 @@ class OnnxExport(Contender):
             places = torch.arange(max(1, int(counts.max())))
             seen = torch.full((len(users), len(places)), -1)
             seen[places < counts] = hidden.of(users)[1]
-            return self._run(users.numpy(), seen.numpy(), k)
+            return self._run(users.numpy(), seen.numpy(), k, hidden.num_items)
 
         return listed
 
     def alone(self, ranking: CatalogueRanking, k: int) -> Lister:
         """As `Contender.alone`."""
         offsets, items = ranking.hidden.offsets.tolist(), ranking.hidden.items.numpy()
+        num_items = ranking.hidden.num_items
 
         def listed(users: Tensor) -> Tensor:
             user = int(users)
-            return self._run(users.numpy(), items[None, offsets[user] : offsets[user + 1]], k)
+            return self._run(users.numpy(), items[None, offsets[user] : offsets[user + 1]], k, num_items)
 
         return listed
 
-    def _run(self, users: np.ndarray, seen: np.ndarray, k: int) -> Tensor:
-        items, _ = self._session.run(["items", "scores"], {"users": users, "seen": seen, "k": np.array(k)})
+    def _run(self, users: np.ndarray, seen: np.ndarray, k: int, num_items: int) -> Tensor:
+        try:
+            items, _ = self._session.run(["items", "scores"], {"users": users, "seen": seen, "k": np.array(k)})
+        except Exception:  # onnxruntime's own, of many kinds
+            items = None
+        if not (
+            isinstance(items, np.ndarray)
+            and (items.dtype, items.shape) == (np.int64, (len(users), k))
+            and ((items >= -1) & (items < num_items)).all()
+        ):
+            raise InputError(f"{self.path} does not list items as an export does; make it again with `kdrec export`.")
         return torch.from_numpy(items)
 
 

@@ -19,15 +19,13 @@ def data_of(path: str | Path, section: Mapping[str, Any]) -> InteractionDataModu
     Raises:
         InputError: If the data set is not there, is another now, or the section is damaged.
     """
-    files.require_known_classes(section["data"], path)
+    files.require_known_classes(section["data"], path, InteractionDataModule)
     try:
         data = files.rebuild(section["data"])
     except TypeError as error:
         raise InputError(
             f"The data module of {path} cannot be made ({error}); use the kdrec version that wrote the file."
         ) from None
-    if not isinstance(data, InteractionDataModule):
-        raise InputError(f"The checkpoint {path} is damaged: {section['data']['class_path']} is no data module.")
     found = data.split.train.digest
     if found != section["data_digest"]:
         raise InputError(

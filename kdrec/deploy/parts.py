@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
+from kdrec.documents import read_json
 from kdrec.errors import InputError
 
 _REQUEST = "request.json"
@@ -129,7 +130,7 @@ class Parts:
     def _found(self) -> Any:
         """Return the request that the folder serves, or None."""
         try:
-            return json.loads((self.folder / _REQUEST).read_text())
+            return read_json(self.folder / _REQUEST)
         except FileNotFoundError:
             return None
         except ValueError:

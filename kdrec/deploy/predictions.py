@@ -196,13 +196,27 @@ class _Table:
 
             with parquet.ParquetWriter(file, self._schema()) as writer:
                 for part in parts:
-                    writer.write_table(parquet.ParquetFile(part).read())
+                    writer.write_table(self._read(part))
             return
         if self.suffix == ".csv":
             file.write((",".join(self.names) + "\n").encode())
         for part in parts:
             with open(part, "rb") as source:
                 shutil.copyfileobj(source, file)
+
+    def _read(self, part: Path) -> Any:
+        """Read a part in Parquet, which must be whole."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        try:
+            table = parquet.ParquetFile(part).read()
+            table.validate(full=True)
+        except (pa.ArrowException, OSError, ValueError):
+            table = None
+        if table is None or not table.schema.equals(self._schema()):
+            raise InputError(f"{part} is damaged; remove {part.parent} and repeat the command.")
+        return table
 
     def _schema(self) -> Any:
         import pyarrow as pa

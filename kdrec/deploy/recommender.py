@@ -189,6 +189,8 @@ class Deployed:
             raise InputError(f"k is {k}; it must lie between 1 and the {left} items that can be recommended.")
         scores = scores.index_fill(0, torch.tensor(list(hidden), dtype=torch.int64), -torch.inf)
         values, items = top_k(scores.unsqueeze(0), k)
+        if not values.isfinite().all():
+            raise InputError(f"{self.name} gives scores that are no numbers; its training diverged, so train it again.")
         return self.described(items[0].tolist(), values[0].tolist())
 
     # Kept from the first use on; two threads that come first compute the same, and one of the results stays
@@ -260,7 +262,8 @@ def everyone(table: Tensor, unseen: float = 10.0, ridge: float = 0.1) -> Tensor:
     """
     wide = table.double()
     gram = wide.T @ wide / len(wide)
-    return unseen * gram + ridge * gram.diagonal().mean() * torch.eye(table.shape[1], dtype=wide.dtype)
+    scale = gram.diagonal().mean().clamp(min=1e-300)  # of vectors that are all zero, which fit every user
+    return unseen * gram + ridge * scale * torch.eye(table.shape[1], dtype=wide.dtype)
 
 
 def _near(name: str, known: "Sequence[str] | dict[str, int]") -> str:

@@ -8,6 +8,7 @@ them can run, and a class is taken only from kdrec itself or from a module that 
 import hashlib
 import importlib
 import inspect
+import os
 import platform
 import sys
 import warnings
@@ -27,10 +28,11 @@ from kdrec.errors import InputError
 from kdrec.models.base import Recommender
 
 FORMAT = 1
-_NEEDED = (
-    "model", "data", "evaluation", "num_users", "num_items", "user_ids", "item_ids", "seen", "data_digest", "protocol",
-    "metrics", "epochs",
-)  # fmt: skip
+_NEEDED: dict[str, type] = {
+    "model": dict, "data": dict, "evaluation": dict, "num_users": int, "num_items": int, "user_ids": list,
+    "item_ids": list, "seen": dict, "data_digest": str, "protocol": str, "metrics": dict, "epochs": int,
+}  # fmt: skip
+_DEEPEST = 10  # classes in classes that a file may name
 _LABELS = 60  # characters of an item's labels that a file keeps
 PREFIX = "recommender."
 """Under this prefix the model's weights stand in the file's ``state_dict``."""
@@ -105,9 +107,9 @@ def read(path: str | Path) -> dict[str, Any]:
             holds anything but tensors and plain values.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir fails at names that cannot be
         raise InputError(f"{path} is a folder; name a checkpoint in it, such as {path}/best.ckpt.")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"There is no checkpoint {path}; `kdrec fit` makes one, and `ls checkpoints/*/*` shows yours.")
     try:
         content = load_plain(path)
@@ -118,8 +120,8 @@ def read(path: str | Path) -> dict[str, Any]:
         ) from None
     except Exception:  # torch's reader fails in many ways on a file that is none of its own
         raise InputError(
-            f"{path} cannot be read as a checkpoint: it is cut off, damaged or of another program; "
-            f"make it again with `kdrec fit`."
+            f"{path} cannot be read as a checkpoint: it is cut off, damaged or of another program; nothing in it was "
+            f"run; make it again with `kdrec fit`."
         ) from None
     section = content.get("kdrec") if isinstance(content, dict) else None
     if not isinstance(section, dict) or not isinstance(content.get("state_dict"), dict):
@@ -132,7 +134,23 @@ def read(path: str | Path) -> dict[str, Any]:
         )
     if missing := [key for key in _NEEDED if key not in section]:
         raise InputError(f"{path} is incomplete: it does not say {', '.join(missing)}; make it again with `kdrec fit`.")
+    wrong = [key for key, kind in _NEEDED.items() if not isinstance(section[key], kind)]
+    if wrong or not _is_evaluation(section["evaluation"]):
+        raise InputError(
+            f"The checkpoint {path} is damaged: its {[*wrong, 'evaluation'][0]} is not of the right kind; make it "
+            f"again with `kdrec fit`."
+        )
     return content
+
+
+def _is_evaluation(said: Mapping[str, Any]) -> bool:
+    """Whether these are cutoffs, and perhaps a number of candidates."""
+    cutoffs, candidates = said.get("cutoffs", []), said.get("num_candidates")
+    return (
+        isinstance(cutoffs, list | tuple)
+        and all(isinstance(k, int) for k in cutoffs)
+        and isinstance(candidates, int | None)
+    )
 
 
 def load_plain(path: str | Path) -> Any:
@@ -143,10 +161,11 @@ def load_plain(path: str | Path) -> Any:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its doubts about a foreign pickle end in an error
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if damaged := archive.testzip():  # torch does not look whether the sums are right
-                    raise zipfile.BadZipFile(damaged)
+        with zipfile.ZipFile(path) as archive:
+            if packed := [part.filename for part in archive.infolist() if part.compress_type != zipfile.ZIP_STORED]:
+                raise zipfile.BadZipFile(packed[0])  # torch packs nothing; what is packed may fill the memory
+            if damaged := archive.testzip():  # torch does not look whether the sums are right
+                raise zipfile.BadZipFile(damaged)
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -164,15 +183,14 @@ def restore(path: str | Path, content: dict[str, Any] | None = None) -> Recommen
     content = read(path) if content is None else content
     section = content["kdrec"]
     versions = section.get("versions")
-    require_known_classes(section["model"], path)
-    _require_recommenders(section["model"], path)
+    require_known_classes(section["model"], path, Recommender)
     try:
-        with torch.random.fork_rng(devices=[]):  # else who loads a teacher would start the student elsewhere
-            recommender: Recommender = rebuild(section["model"])
-            recommender.build(int(section["num_users"]), int(section["num_items"]))
         weights = {
             name.removeprefix(PREFIX): value for name, value in content["state_dict"].items() if name.startswith(PREFIX)
         }
+        _require_fit(section, weights)
+        with torch.random.fork_rng(devices=[]):  # else who loads a teacher would start the student elsewhere
+            recommender = _built(section)
         recommender.load_state_dict(weights)
         recommender.require_sound()
     except (ImportError, AttributeError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
@@ -190,16 +208,35 @@ def restore(path: str | Path, content: dict[str, Any] | None = None) -> Recommen
     return recommender.eval()
 
 
+def _built(section: Mapping[str, Any]) -> Recommender:
+    recommender: Recommender = rebuild(section["model"])
+    recommender.build(section["num_users"], section["num_items"])
+    return recommender
+
+
+def _require_fit(section: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
+    """Raise RuntimeError or ValueError if weights are not those of the model, before it takes any memory."""
+    with torch.device("meta"), warnings.catch_warnings(action="ignore"):  # that nothing is copied
+        recommender = _built(section)
+        recommender.load_state_dict(weights)
+    wanted = sum(tensor.numel() * tensor.element_size() for tensor in recommender.state_dict().values())
+    held = sum(tensor.untyped_storage().nbytes() for tensor in weights.values() if tensor.layout is torch.strided)
+    if wanted > held:  # of a tensor that repeats one number a file needs to hold but that
+        raise ValueError(f"its tables take {wanted} bytes, and it holds {held}")
+
+
 def _is_whole(section: Mapping[str, Any], recommender: Recommender) -> bool:
     """Whether ids, titles, labels and seen items fit the numbers of users and items."""
     num_users, num_items = recommender.num_users, recommender.num_items
     try:
         offsets, items = section["seen"]["offsets"], section["seen"]["items"]
-        texts = [section.get("item_titles"), (section.get("item_labels") or {}).get("values")]
+        titles, labels = section.get("item_titles"), section.get("item_labels")
         return (
-            len(section["user_ids"]) == num_users
-            and len(section["item_ids"]) == num_items
-            and all(len(text) == num_items for text in texts if text is not None)
+            _are_texts(section["user_ids"], num_users)
+            and _are_texts(section["item_ids"], num_items)
+            and (titles is None or _are_texts(titles, num_items))
+            and (labels is None or (_are_texts(labels["values"], num_items) and _are_texts([labels["name"]], 1)))
+            and (offsets.dtype, items.dtype, offsets.dim(), items.dim()) == (torch.int64, torch.int64, 1, 1)
             and len(offsets) == num_users + 1
             and (int(offsets[0]), int(offsets[-1])) == (0, len(items))
             and bool((offsets.diff() >= 0).all() and ((items >= 0) & (items < num_items)).all())
@@ -208,15 +245,14 @@ def _is_whole(section: Mapping[str, Any], recommender: Recommender) -> bool:
         return False
 
 
-def _require_recommenders(config: Mapping[str, Any], path: str | Path) -> None:
-    """Raise InputError unless a model's class, and those of the models that it is made of, are recommenders."""
-    found = _resolve(config["class_path"])
-    if found is None or not issubclass(found, Recommender):
-        raise InputError(f"The checkpoint {path} is damaged: {config['class_path']} is not a Recommender.")
-    for value in config.get("init_args", {}).values():
-        for part in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(part, Mapping):
-                _require_recommenders(part, path)
+def _are_texts(values: Any, number: int) -> bool:
+    """Whether that many texts are given, all of which can be written; UnicodeEncodeError is a ValueError."""
+    return (
+        isinstance(values, list)
+        and len(values) == number
+        and all(isinstance(text, str) for text in values)
+        and "".join(values).encode() is not None
+    )
 
 
 def load_for(path: str | Path, train: Interactions, role: str) -> Recommender:
@@ -283,22 +319,25 @@ def _plain(value: Any) -> Any:
     return as_config(value)
 
 
-def require_known_classes(config: Any, path: str | Path) -> None:
+def require_known_classes(config: Any, path: str | Path, kind: type | tuple[type, ...], level: int = 0) -> None:
     """Refuse a part of a checkpoint that could make a config parser import what the file's author chose.
 
-    Importing a module runs its code. So a class must come from kdrec or from a module that is imported already, and
-    text may stand only where a class takes text, since a parser reads text as a class or as a file anywhere else.
+    Importing a module runs its code, and so does making an object. So a class must come from kdrec or from a module
+    that is imported already, and be of the kind that its place takes; and text may stand only where a class takes
+    text, since a parser reads text as a class or as a file anywhere else.
 
     Args:
         config: Nested dicts as `as_config` makes them.
         path: The checkpoint; for messages.
+        kind: What the outermost class must be; those within are of the kinds that constructors say.
+        level: How deep it stands in another one.
 
     Raises:
-        InputError: If it names another class, has text in another place, or is no such dict.
+        InputError: If it names another class, has text in another place, is too deep, or is no such dict.
     """
     damaged = f"The checkpoint {path} is damaged:"
     arguments = config.get("init_args", {}) if isinstance(config, dict) else None
-    if not isinstance(arguments, dict) or not isinstance(config.get("class_path"), str):
+    if not isinstance(arguments, dict) or not isinstance(config.get("class_path"), str) or level > _DEEPEST:
         raise InputError(f"{damaged} it does not say its classes as class_path and init_args; make it again.")
     class_path = config["class_path"]
     module = class_path.rpartition(".")[0]
@@ -310,13 +349,25 @@ def require_known_classes(config: Any, path: str | Path) -> None:
     found = _resolve(class_path)
     if found is None:
         raise InputError(f"{damaged} there is no class {class_path}; use the kdrec version that wrote it.")
-    types = get_type_hints(found.__init__)  # type: ignore[misc]
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if not issubclass(found, kinds) or inspect.isabstract(found):
+        raise InputError(f"{damaged} {class_path} is not a {' or '.join(each.__name__ for each in kinds)}.")
+    types = get_type_hints(found.__init__)
     for name, value in arguments.items():
         for part in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(part, dict | list | tuple):
-                require_known_classes(part, path)
+            if isinstance(part, dict) and (taken := _classes_in(types.get(name))):
+                require_known_classes(part, path, taken, level + 1)
+            elif not isinstance(part, str | int | float | None):
+                raise InputError(f"{damaged} {class_path} takes no {type(part).__name__} as {name}; make it again.")
             elif isinstance(part, str) and not _takes_text(types.get(name)):
                 raise InputError(f"{damaged} {class_path} takes no text as {name}; make it again.")
+
+
+def _classes_in(annotation: Any) -> tuple[type, ...]:
+    """Return the classes that a parameter takes, alone or in a list, without Python's own such as int."""
+    if isinstance(annotation, type) and annotation.__module__ != "builtins" and not get_args(annotation):
+        return (annotation,)
+    return tuple(found for part in get_args(annotation) for found in _classes_in(part))
 
 
 def _takes_text(annotation: Any) -> bool:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from kdrec.documents import read_yaml
 from kdrec.errors import InputError, nearest
 
 TEACHER = "teacher"
@@ -89,14 +88,14 @@ def read_study(path: Path) -> Study:
         InputError: If it cannot be read, a key is misspelt or missing, a method is unknown, or two cells are equal.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = read_yaml(path)
     except OSError as error:
         raise InputError(f"The study {path} cannot be read ({error.strerror}); see configs/studies.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise InputError(f"The study {path} is no YAML: {' '.join(str(error).split())[:160]}.") from None
     content = _mapping(content, path, "The file", _KEYS, required=("metric", "methods", "grid"))
     name = str(content.get("name") or path.stem)
-    if Path(name).name != name or name in (".", ".."):
+    if Path(name).name != name or name in (".", "..") or not name.isprintable():
         raise InputError(f"{path}: name is {name!r}; it names a folder, so it must hold no path.")
     checkpoint = content.get("checkpoint", "best")
     if checkpoint not in ("best", "last"):
@@ -189,10 +188,10 @@ def _method(given: Any, path: Path, where: str, shared: tuple[str, ...]) -> tupl
     entry = _mapping(entry, path, where, ("config", "options"), required=("config",))
     config = Path(str(entry["config"]))
     try:
-        model = {**(yaml.safe_load(config.read_text())["model"].get("init_args") or {})}
+        model = {**(read_yaml(config)["model"].get("init_args") or {})}
     except OSError:
         raise InputError(f"{path}: {where}: there is no config {config} below the folder you are in.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{path}: {where}: {config} is no config of `kdrec fit`.") from None
     return ("--config", str(config), *shared, *_options(entry.get("options"), path, f"{where}.options")), model
 

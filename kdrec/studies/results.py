@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from kdrec.documents import read_json
 from kdrec.errors import InputError
 from kdrec.studies.plan import Cell, Study
 
@@ -59,7 +60,7 @@ def folder_of(output: Path, cell: Cell) -> Path:
 def read_result(folder: Path) -> Result | None:
     """Return what is known of a cell, or None if it is not finished."""
     try:
-        said = json.loads((folder / RESULT).read_text())
+        said = read_json(folder / RESULT)
         return Result(**said | {"curve": [(epoch, value) for epoch, value in said["curve"]]})
     except (OSError, ValueError, TypeError, KeyError):
         return None

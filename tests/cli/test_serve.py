@@ -136,7 +136,7 @@ def test_a_privileged_port(kdrec: Kdrec, checkpoint: Path, monkeypatch: pytest.M
         (("--port", "70000"), "--port is 70000; it must lie between 0 and 65535."),
         (("--port", "http"), "invalid int value: 'http'"),
         (("--port", "0", "--ckpt_path", "nothing.ckpt"), "There is no checkpoint nothing.ckpt"),
-        (("--port", "0", "--teacher", "teacher.yaml"), "teacher.yaml holds more than tensors"),
+        (("--port", "0", "--teacher", "teacher.yaml"), "teacher.yaml cannot be read as a checkpoint"),
         (("--reload",), "There is no option '--reload'"),
     ],
 )

@@ -12,6 +12,12 @@ from kdrec.models.checkpoint import as_config
 ROWS = "user_id,item_id,rating,time\n7,b,1,3\n7,a,5,1\n10,c,2,2\n10,a,3,9\n7,c,1,2\n10,b,1,1\n"
 
 
+def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    for train in ("\0", "x" * 300):
+        with pytest.raises(InputError, match="There is no "):
+            InteractionFiles("mine", train, root=str(tmp_path)).load()
+
+
 def folder(root: Path, **files: str) -> Path:
     (root / "mine").mkdir(parents=True, exist_ok=True)
     for name, text in files.items():

@@ -190,6 +190,12 @@ def test_root_cannot_be_written(tmp_path: Path) -> None:
     assert source.calls == 0
 
 
+@pytest.mark.parametrize("root", ["\0", "x" * 300])
+def test_root_that_cannot_be(tmp_path: Path, root: str) -> None:
+    with pytest.raises(InputError, match="cannot be written to download it"):
+        obtain("name", tmp_path / root, find, [Fake(WHOLE)])
+
+
 def test_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "name").write_text("mine")
     with pytest.raises(InputError, match="name"):

@@ -87,6 +87,7 @@ def test_a_place_that_cannot_be(tmp_path: Path) -> None:
         (lambda folder: say(folder, format=2), "has format 2 where this kdrec reads 1"),
         (lambda folder: say(folder, files={"model.bin": {}}), "manifest.json is damaged"),
         (lambda folder: say(folder, files={"../model": {"sha256": ""}}), "names the part '../model'"),
+        (lambda folder: say(folder, files={"x" * 300: {"sha256": ""}}), "is missing; make the export again"),
         (lambda folder: (folder / "model.bin").unlink(), "is incomplete: model.bin is missing"),
         (lambda folder: (folder / "model.bin").write_text("other"), "model.bin is not what was exported"),
         (lambda folder: (folder / "model.bin").write_text(""), "model.bin is not what was exported"),

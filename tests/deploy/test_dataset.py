@@ -41,7 +41,7 @@ def test_other_data() -> None:
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        ({"class_path": "kdrec.models.bpr.BPR"}, "is damaged: kdrec.models.bpr.BPR is no data module"),
+        ({"class_path": "kdrec.models.bpr.BPR"}, "is damaged: kdrec.models.bpr.BPR is not a InteractionDataModule"),
         ({"class_path": "kdrec.data.files.InteractionFiles"}, "cannot be made .*missing 2 required positional"),
         ({"class_path": "subprocess.Popen2"}, "there is no class subprocess.Popen2"),
         ({"class_path": "antigravity.fly"}, "which kdrec does not import on a file's word"),

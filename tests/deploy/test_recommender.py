@@ -189,3 +189,20 @@ def test_search(model: Deployed) -> None:
     assert model.search_items("heat alien", 9) == []
     assert model.search_users("", 9) == ["ann", "bob"]
     assert model.search_users("a", 9) == ["ann"]
+
+
+def test_vectors_that_are_all_zero(tmp_path: Path) -> None:
+    recommender = BPR(2, init_std=0.0)
+    recommender.bind(train())
+    model = deployed(tmp_path, recommender, train())
+    assert [item.score for item in model.for_items([0], 2)] == [0.0, 0.0]
+
+
+def test_scores_that_are_no_numbers(tmp_path: Path) -> None:
+    """Finite weights may have infinite products, which JSON cannot say."""
+    recommender = BPR(2)
+    recommender.bind(train())
+    for table in (recommender.users, recommender.items):
+        table.weight.data.fill_(3e38)
+    with pytest.raises(InputError, match=r"gives scores that are no numbers; its training diverged"):
+        deployed(tmp_path, recommender, train()).for_user(0, 1)

@@ -2,6 +2,7 @@ import hashlib
 import json
 import pickle
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import pandas as pd
 import pytest
 import torch
 
+from kdrec.data.base import InteractionDataModule
 from kdrec.data.interactions import Interactions
+from kdrec.data.movielens import MovieLens100K
 from kdrec.data.splits import LeaveOneOut, RandomRatio, Split
+from kdrec.deploy.dataset import data_of
 from kdrec.errors import InputError
 from kdrec.models import checkpoint
 from kdrec.models.base import Recommender
@@ -363,13 +367,14 @@ def test_class_from_elsewhere(content: dict[str, Any], path: Path, trap: Path) -
 def test_class_from_elsewhere_below(hidden: dict[str, Any], trap: Path) -> None:
     """Wherever the command line would take it for a class, and import its module."""
     with pytest.raises(InputError, match=r"my\.ckpt"):
-        require_known_classes({"class_path": "kdrec.data.movielens.MovieLens100K", "init_args": hidden}, "my.ckpt")
+        require_known_classes(as_config(MovieLens100K()) | {"init_args": hidden}, "my.ckpt", MovieLens100K)
     assert not trap.exists()
 
 
 def test_known_classes_pass() -> None:
-    require_known_classes(as_config(BPR()), "my.ckpt")
-    require_known_classes(as_config(GeneratedDataModule(root="my.data", splitter=LeaveOneOut("random"))), "my.ckpt")
+    require_known_classes(as_config(BPR()), "my.ckpt", Recommender)
+    config = as_config(GeneratedDataModule(root="my.data", splitter=LeaveOneOut("random")))
+    require_known_classes(config, "my.ckpt", InteractionDataModule)
 
 
 @pytest.mark.parametrize(
@@ -392,6 +397,67 @@ def test_what_is_no_recommender_is_not_called(content: dict[str, Any], path: Pat
     content["kdrec"]["model"]["class_path"] = f"kdrec.{name}"
     torch.save(content, path)
     with pytest.raises(InputError, match=rf"(is|no class) kdrec\.{name}|kdrec\.{name} is not a Recommender"):
+        restore(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "config"),
+    [
+        ("model", {"class_path": "kdrec.data.splits.LeaveOneOut"}),
+        ("model", {"class_path": "threading.Thread", "init_args": {"daemon": True}}),
+        ("data", {"class_path": "threading.Thread", "init_args": {"daemon": True}}),
+        ("data", {"class_path": "kdrec.models.bpr.BPR"}),
+        ("data", {"class_path": "kdrec.data.movielens.MovieLens100K",
+                  "init_args": {"splitter": {"class_path": "threading.Thread"}}}),
+        ("data", {"class_path": "kdrec.data.movielens.MovieLens100K",
+                  "init_args": {"batch_size": {"class_path": "kdrec.data.splits.LeaveOneOut"}}}),
+        ("data", {"class_path": "kdrec.data.movielens.MovieLens100K", "init_args": {"batch_size": torch.ones(2)}}),
+        ("data", {"class_path": "kdrec.data.base.InteractionDataModule"}),
+        ("data", {"class_path": "kdrec.data.movielens.MovieLensDataModule"}),
+    ],
+)  # fmt: skip
+def test_a_class_of_another_kind_is_not_made(
+    content: dict[str, Any], path: Path, part: str, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither one that is imported already, nor in the place of a splitter."""
+    monkeypatch.setattr("threading.Thread.__init__", lambda *_, **__: pytest.fail("it was made"))
+    content["kdrec"][part] = config
+    torch.save(content, path)
+    with pytest.raises(InputError, match=r"model\.ckpt is damaged|data module of .*model\.ckpt cannot be made"):
+        restore(path) if part == "model" else data_of(path, read(path)["kdrec"])
+
+
+def test_classes_in_classes_without_end(content: dict[str, Any], path: Path) -> None:
+    config = content["kdrec"]["model"]
+    for _ in range(20):
+        config = {"class_path": "kdrec.models.ensemble.Ensemble", "init_args": {"checkpoints": [], "members": [config]}}
+    content["kdrec"]["model"] = config
+    torch.save(content, path)
+    with pytest.raises(InputError, match="does not say its classes as class_path and init_args"):
+        restore(path)
+
+
+# Files that would fill the memory
+
+
+def test_a_file_that_is_packed_is_not_unpacked(content: dict[str, Any], path: Path) -> None:
+    """torch packs nothing; a few kilobytes of zeros may be gigabytes."""
+    torch.save(content, path)
+    with zipfile.ZipFile(path) as whole:
+        parts = {name: whole.read(name) for name in whole.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, data in parts.items():
+            packed.writestr(name, data)
+    refused(path, "cut off, damaged or of another program")
+
+
+def test_tables_larger_than_the_file(content: dict[str, Any], path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One number, repeated: torch would make a table of it that is as large as it says."""
+    content["kdrec"]["model"]["init_args"]["embedding_dim"] = 10**9
+    for side, rows in (("users", 30), ("items", 40)):
+        content["state_dict"][f"recommender.{side}.weight"] = torch.zeros(1, 1).expand(rows, 10**9)
+    torch.save(content, path)
+    with pytest.raises(InputError, match=r"its tables take 280000000000 bytes, and it holds 8"):
         restore(path)
 
 
@@ -435,6 +501,20 @@ def test_missing_weights(content: dict[str, Any], path: Path) -> None:
         {"item_titles": ["one"]},
         {"item_labels": {"name": "genres", "values": []}},
         {"seen": {}},
+        {"user_ids": [5] * 30},
+        {"user_ids": [["a"]] * 30},
+        {"item_ids": tuple("x" * 40)},
+        {"item_titles": ["\ud800"] * 40},
+        {"item_titles": [None] * 40},
+        {"item_labels": {"values": ["a"] * 40}},
+        {"item_labels": 5},
+        {"seen": {"offsets": torch.zeros(31), "items": torch.zeros(0)}},
+        {"evaluation": {"cutoffs": torch.ones(2)}},
+        {"evaluation": {"cutoffs": 5}},
+        {"evaluation": {"num_candidates": "all"}},
+        {"metrics": []},
+        {"epochs": "three"},
+        {"data": None},
         {"seen": {"offsets": torch.tensor([0, 1]), "items": torch.tensor([0])}},
         {"num_items": 41, "versions": None},
         {"num_items": 41, "versions": ["1.0"]},

@@ -1,0 +1,5 @@
+"""Nobody imports this module; hostile files name it, and whoever finds it imported has run what a file said."""
+
+
+class Trap:
+    """What a file may ask to be made."""
