@@ -1,12 +1,16 @@
 """Your own interactions: one file to be cut, or files that are cut already."""
 
+import re
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import union_categoricals
 
 from kdrec.data.base import InteractionDataModule
-from kdrec.data.interactions import Interactions
+from kdrec.data.interactions import Interactions, RepeatedPair
 from kdrec.data.sampling import Samples
 from kdrec.data.sources import folders_of
 from kdrec.data.splits import Split, Splitter
@@ -83,24 +87,26 @@ class InteractionFiles(InteractionDataModule):
         files = [self._folder() / part for part in (self.train, self.valid, self.test) if part is not None]
         frames = [self._read(file) for file in files]
         self._sizes = [len(frame) for frame in frames]
-        for file, frame in zip(files[1:], frames[1:], strict=True):
-            strangers = ~frame["user"].isin(frames[0]["user"])
-            if strangers.any():
-                raise InputError(
-                    f"{file}: user {frame['user'][strangers].iloc[0]} is not in {files[0]}, so nothing can be learned "
-                    f"of them; take their rows out."
-                )
-        whole = pd.concat(frames, ignore_index=True)
-        repeated = whole.duplicated(["user", "item"]).to_numpy()
-        if repeated.any():
-            user, item = whole.loc[repeated.argmax(), ["user", "item"]]
-            places = [
-                str(file)
-                for file, frame in zip(files, frames, strict=True)
-                for _ in range(int(((frame["user"] == user) & (frame["item"] == item)).sum()))
-            ]
-            raise InputError(f"User {user} and item {item} stand in {' and again in '.join(places)}; keep one of them.")
-        return Interactions.from_frame(whole.assign(user=_numbered(whole["user"]), item=_numbered(whole["item"])))
+        whole = {side: _joined([frame[side] for frame in frames]) for side in ("user", "item")}
+        if self.time_column:
+            times = [frame["timestamp"] for frame in frames]
+            whole["timestamp"] = times[0] if len(times) == 1 else pd.concat(times, ignore_index=True)
+        users, (known, *starts) = whole["user"].cat, accumulate(self._sizes)
+        strangers = ~np.isin(users.codes[known:], np.unique(users.codes[:known]))
+        if strangers.any():
+            row = known + int(strangers.argmax())
+            raise InputError(
+                f"{files[1 + np.searchsorted(starts, row, 'right')]}: user {whole['user'].iloc[row]} is not in "
+                f"{files[0]}, so nothing can be learned of them; take their rows out."
+            )
+        try:
+            return Interactions.from_frame(pd.DataFrame(whole, copy=False))
+        except RepeatedPair as error:
+            user, item = (whole[side].iloc[error.rows[0]] for side in ("user", "item"))
+            places = [str(files[part]) for part in np.searchsorted([known, *starts], error.rows, "right")]
+            raise InputError(
+                f"User {user} and item {item} stand in {' and again in '.join(places)}; keep one of them."
+            ) from None
 
     def cut(self, interactions: Interactions) -> Split:
         """As `InteractionDataModule.cut`; ready-made parts stay as they are."""
@@ -119,6 +125,7 @@ class InteractionFiles(InteractionDataModule):
         )
 
     def _read(self, path: Path) -> pd.DataFrame:
+        """Return the columns of a file; ids are categorical, text or whole numbers, so that none stands there twice."""
         columns: dict[str, tuple[str, Kind]] = {"user": (self.user_column, str), "item": (self.item_column, str)}
         if self.time_column:
             columns["timestamp"] = (self.time_column, int)
@@ -127,44 +134,79 @@ class InteractionFiles(InteractionDataModule):
         else:
             separator = self.separator or _SEPARATORS.get(path.suffix, ",")
             frame = read_table(path, columns, separator=separator, quoted=separator == ",")
+            frame = frame.astype({"user": "category", "item": "category"})
         for side in ("user", "item"):
-            blank = frame[side].str.strip() == ""
-            if blank.any():
+            ids = frame[side].cat
+            blank = np.flatnonzero(ids.categories.astype(str).str.strip() == "")
+            if len(blank):
                 raise InputError(
-                    f"{path}, line {blank.idxmax()}: {columns[side][0]!r} is blank; give the id, or take the row out."
+                    f"{path}, line {frame.index[np.isin(ids.codes, blank).argmax()]}: {columns[side][0]!r} is blank; "
+                    f"give the id, or take the row out."
                 )
         return frame
 
 
-def _numbered(ids: pd.Series) -> pd.Series:
-    """Return ids as numbers, so that they are ordered as such, if that changes none of them; else as they are."""
+def _joined(parts: list[pd.Series]) -> pd.Series:
+    """Return the ids of all parts as numbers, so that they are ordered as such, if that changes none; else as text."""
+    parts = [part.cat.rename_categories(_numbered(part.cat.categories)) for part in parts]
+    if any(part.cat.categories.dtype != np.int64 for part in parts):
+        parts = [part.cat.rename_categories(part.cat.categories.astype(str)) for part in parts]
+    return parts[0] if len(parts) == 1 else pd.Series(union_categoricals(parts))
+
+
+def _numbered(ids: pd.Index) -> pd.Index:
     try:
         numbers = ids.astype("int64")
     except (ValueError, OverflowError):
         return ids
-    return numbers if (numbers.astype(str) == ids).all() else ids
+    return numbers if (numbers.astype(str) == ids.astype(str)).all() else ids
 
 
 def _read_parquet(path: Path, columns: dict[str, tuple[str, Kind]]) -> pd.DataFrame:
-    """Read the columns of a Parquet file."""
+    """Read the columns of a Parquet file one after the other, without a Python object for each row."""
     try:
-        whole = pd.read_parquet(path)
+        from pyarrow import parquet  # an extra
     except ImportError:
         raise InputError(f"{path} needs pyarrow; install the extra with python -m pip install '.[parquet]'.") from None
+    try:
+        with parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            missing = [source for source, _ in columns.values() if source not in names]
+            if missing:
+                raise InputError(f"{path} has no column {missing[0]!r}; its columns are {', '.join(map(repr, names))}.")
+            found = {
+                name: (_ids if kind is str else _whole_numbers)(
+                    file.read([source]).column(source), f"{path}, row", source
+                )
+                for name, (source, kind) in columns.items()
+            }
+            return pd.DataFrame(found, copy=False)
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read as Parquet ({str(error).splitlines()[0][:120]}); write it again or name another."
         ) from None
-    missing = [source for source, _ in columns.values() if source not in whole]
-    if missing:
-        raise InputError(f"{path} has no column {missing[0]!r}; its columns are {', '.join(map(repr, whole.columns))}.")
-    result = {}
-    for name, (source, kind) in columns.items():
-        column = whole[source]
-        faulty = column.isna() if kind is str else pd.to_numeric(column, errors="coerce").pipe(lambda n: n % 1 != 0)
-        if faulty.any():
-            row = int(faulty.to_numpy().argmax())
-            wanted = "an id" if kind is str else "a whole number"
-            raise InputError(f"{path}, row {row}: {source!r} is {column.iloc[row]}, where {wanted} is needed.")
-        result[name] = column.astype(str if kind is str else "int64")
-    return pd.DataFrame(result)
+
+
+def _ids(column: Any, place: str, name: str) -> pd.Series:
+    """Return a column of Arrow as categories; each different id comes into being once."""
+    if re.fullmatch(r"(large_)?string|u?int\d+", str(column.type)):
+        column = column.dictionary_encode()
+    ids = column.to_pandas()
+    _require(~ids.isna(), ids, place, name, "an id")
+    return ids if isinstance(ids.dtype, pd.CategoricalDtype) else ids.astype(str).astype("category")
+
+
+def _whole_numbers(column: Any, place: str, name: str) -> pd.Series:
+    """Return a column of Arrow as int64."""
+    numbers = column.to_pandas()
+    if numbers.dtype != np.int64:
+        _require(pd.to_numeric(numbers, errors="coerce") % 1 == 0, numbers, place, name, "a whole number")
+    return numbers.astype("int64")
+
+
+def _require(good: pd.Series, values: pd.Series, place: str, name: str, wanted: str) -> None:
+    if not good.all():
+        row = int(good.to_numpy().argmin())
+        raise InputError(f"{place} {row}: {name!r} is {values.iloc[row]}, where {wanted} is needed.")
