@@ -43,9 +43,10 @@ from kdrec.training.optimizers import LazyAdam
 from kdrec.training.ranking import RankingModule
 
 SHARES = (0.01, 0.1, 1.0)
-USERS, ITEMS, PAIRS = 1_000_000, 1_000_000, 100_000_000  # of the share 1
-CLUSTERS, LOYALTY, HEAD = 100, 0.7, 100  # a pair is of the user's own cluster by the second; HEAD bends the power law
-TOGETHER = 10_000  # users that are generated together
+USERS, ITEMS = 1_000_000, 1_000_000  # of the share 1
+DRAWN = 150  # pairs of a user on average, of which some come twice and are dropped
+CLUSTER, LOYALTY, HEAD = 1000, 0.7, 1000  # items of a cluster; share of pairs in the own one; where the power law bends
+TOGETHER = 2_000  # users that are generated together
 WIDTH, TEACHER_WIDTH = 32, 64
 WARM = 50  # steps that are not counted
 NAME, FILE = "large", "log.parquet"
@@ -57,20 +58,20 @@ def generate(share: float, folder: Path) -> int:
     from pyarrow import parquet
 
     num_users, num_items = int(USERS * share), int(ITEMS * share)
-    chance = np.random.default_rng(0)
+    num_clusters, chance = num_items // CLUSTER, np.random.default_rng(0)
     schema = pa.schema([("user_id", pa.int64()), ("item_id", pa.int64()), ("time", pa.int64())])
     written = 0
     (folder / NAME).mkdir(parents=True, exist_ok=True)
     with parquet.ParquetWriter(folder / NAME / FILE, schema) as writer:
         for start in range(0, num_users, TOGETHER):
             users = np.arange(start, min(start + TOGETHER, num_users))
-            lengths = 5 + chance.exponential(PAIRS / USERS, len(users)).astype(np.int64)
+            lengths = 5 + chance.exponential(DRAWN, len(users)).astype(np.int64)
             users = np.repeat(users, lengths)
             # the density of a rank r falls as 1 / (HEAD + r)
             ranks = HEAD * ((1 + num_items / HEAD) ** chance.random(len(users)) - 1)
             items = np.minimum(ranks.astype(np.int64), num_items - 1)
             loyal = chance.random(len(users)) < LOYALTY
-            items[loyal] += (users % CLUSTERS - items % CLUSTERS)[loyal]
+            items[loyal] += (users % num_clusters - items % num_clusters)[loyal]
             keys = chance.permutation(np.unique(users * num_items + items))
             users, items = np.divmod(keys, num_items)
             columns = (
@@ -138,15 +139,7 @@ def measure(share: float, folder: Path, steps: int, users: int) -> Book:
     """Run all stages of a share on what `generate` wrote."""
     book, path = Book(), folder / "model.ckpt"
     with book.stage("generate", "rows") as found:
-        code = (
-            "import sys, large; from pathlib import Path; print(large.generate(float(sys.argv[1]), Path(sys.argv[2])))"
-        )
-        before = sum(os.times()[2:4])
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(share), str(folder)],
-            check=True, capture_output=True, text=True, cwd=Path(__file__).parent,
-        )  # fmt: skip
-        found["rows"], found["seconds"] = int(done.stdout), sum(os.times()[2:4]) - before
+        found["rows"] = generate(share, folder)
     splitter = LeaveOneOut("time", num_users=users)
     data = InteractionFiles(NAME, FILE, time_column="time", root=str(folder), splitter=splitter, eval_batch_size=128)
     with book.stage("read", "rows") as found:
@@ -223,8 +216,8 @@ def main() -> None:
         print(json.dumps(measure(options.share[0], options.folder, options.steps, options.users).stages))
         return
     print(
-        f"torch {torch.__version__}, CPU, 1 thread, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; batch 1,024, "
-        f"width {WIDTH} (teacher {TEACHER_WIDTH}); at most {options.steps:,} steps, extrapolated to an epoch"
+        f"torch {torch.__version__}, CPU, 1 thread, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; batch "
+        f"1,024, width {WIDTH} (teacher {TEACHER_WIDTH}); trainings of {options.steps:,} steps, extrapolated"
     )
     books = {}
     for share in options.share:

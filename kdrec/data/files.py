@@ -1,7 +1,6 @@
 """Your own interactions: one file to be cut, or files that are cut already."""
 
 import re
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -87,23 +86,27 @@ class InteractionFiles(InteractionDataModule):
         files = [self._folder() / part for part in (self.train, self.valid, self.test) if part is not None]
         frames = [self._read(file) for file in files]
         self._sizes = [len(frame) for frame in frames]
-        whole = {side: _joined([frame[side] for frame in frames]) for side in ("user", "item")}
+        columns = {side: _joined([frame[side] for frame in frames]) for side in ("user", "item")}
         if self.time_column:
             times = [frame["timestamp"] for frame in frames]
-            whole["timestamp"] = times[0] if len(times) == 1 else pd.concat(times, ignore_index=True)
-        users, (known, *starts) = whole["user"].cat, accumulate(self._sizes)
-        strangers = ~np.isin(users.codes[known:], np.unique(users.codes[:known]))
+            columns["timestamp"] = times[0] if len(times) == 1 else pd.concat(times, ignore_index=True)
+        del frames
+        ends = np.cumsum(self._sizes)
+        codes = columns["user"].cat.codes.to_numpy()
+        known = np.zeros(len(columns["user"].cat.categories), dtype=bool)
+        known[codes[: ends[0]]] = True
+        strangers = ~known[codes[ends[0] :]]
         if strangers.any():
-            row = known + int(strangers.argmax())
+            row = int(ends[0]) + int(strangers.argmax())
             raise InputError(
-                f"{files[1 + np.searchsorted(starts, row, 'right')]}: user {whole['user'].iloc[row]} is not in "
-                f"{files[0]}, so nothing can be learned of them; take their rows out."
+                f"{files[_part(ends, row)]}: user {columns['user'].iloc[row]} is not in {files[0]}, so nothing can be "
+                f"learned of them; take their rows out."
             )
         try:
-            return Interactions.from_frame(pd.DataFrame(whole, copy=False))
+            return Interactions.from_frame(pd.DataFrame(columns, copy=False))
         except RepeatedPair as error:
-            user, item = (whole[side].iloc[error.rows[0]] for side in ("user", "item"))
-            places = [str(files[part]) for part in np.searchsorted([known, *starts], error.rows, "right")]
+            user, item = (columns[side].iloc[error.rows[0]] for side in ("user", "item"))
+            places = [str(files[_part(ends, row)]) for row in error.rows]
             raise InputError(
                 f"User {user} and item {item} stand in {' and again in '.join(places)}; keep one of them."
             ) from None
@@ -137,10 +140,12 @@ class InteractionFiles(InteractionDataModule):
             frame = frame.astype({"user": "category", "item": "category"})
         for side in ("user", "item"):
             ids = frame[side].cat
+            if ids.categories.dtype == np.int64:
+                continue
             blank = np.flatnonzero(ids.categories.astype(str).str.strip() == "")
             if len(blank):
                 raise InputError(
-                    f"{path}, line {frame.index[np.isin(ids.codes, blank).argmax()]}: {columns[side][0]!r} is blank; "
+                    f"{path}, line {frame.index[int(np.isin(ids.codes, blank).argmax())]}: {columns[side][0]!r} is blank; "
                     f"give the id, or take the row out."
                 )
         return frame
@@ -148,13 +153,23 @@ class InteractionFiles(InteractionDataModule):
 
 def _joined(parts: list[pd.Series]) -> pd.Series:
     """Return the ids of all parts as numbers, so that they are ordered as such, if that changes none; else as text."""
-    parts = [part.cat.rename_categories(_numbered(part.cat.categories)) for part in parts]
-    if any(part.cat.categories.dtype != np.int64 for part in parts):
-        parts = [part.cat.rename_categories(part.cat.categories.astype(str)) for part in parts]
+    names = [_numbered(part.cat.categories) for part in parts]
+    if any(ids.dtype != np.int64 for ids in names):
+        names = [ids.astype(str) for ids in names]
+    parts = [
+        part.cat.rename_categories(ids)  # type: ignore[arg-type]  # the stubs forget an Index
+        for part, ids in zip(parts, names, strict=True)
+    ]
     return parts[0] if len(parts) == 1 else pd.Series(union_categoricals(parts))
 
 
+def _part(ends: np.ndarray, row: Any) -> int:
+    return int(np.searchsorted(ends, row, "right"))
+
+
 def _numbered(ids: pd.Index) -> pd.Index:
+    if ids.dtype == np.int64:
+        return ids
     try:
         numbers = ids.astype("int64")
     except (ValueError, OverflowError):
@@ -169,7 +184,7 @@ def _read_parquet(path: Path, columns: dict[str, tuple[str, Kind]]) -> pd.DataFr
     except ImportError:
         raise InputError(f"{path} needs pyarrow; install the extra with python -m pip install '.[parquet]'.") from None
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path, pre_buffer=False) as file:
             names = file.schema_arrow.names
             missing = [source for source, _ in columns.values() if source not in names]
             if missing:

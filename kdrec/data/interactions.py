@@ -106,7 +106,7 @@ class Interactions:
         offsets, items = self.csr
         state = hashlib.sha256()
         for array in (offsets, items):
-            state.update(np.ascontiguousarray(array, dtype="<i8"))
+            state.update(np.ascontiguousarray(array, dtype="<i8").data)
         for ids in (self.user_ids, self.item_ids):
             state.update(json.dumps(ids.tolist()).encode())
         return state.hexdigest()
@@ -175,6 +175,11 @@ class Interactions:
         """
         users, user_ids = _number(frame["user"])
         items, item_ids = _number(frame["item"])
+        pairs = cls(users, items, user_ids.astype(str), item_ids.astype(str))
+        keys = sorted_keys(pairs)
+        if (keys[1:] == keys[:-1]).any():
+            raise RepeatedPair(pairs)
+        del keys
         for name, table, ids in (
             ("item_titles", item_titles, None),
             ("user_features", user_features, user_ids),
@@ -192,20 +197,13 @@ class Interactions:
         if item_titles is not None:
             aligned = item_titles.reindex(item_ids)
             titles = aligned.where(aligned.notna(), pd.Series(item_ids, index=aligned.index)).to_numpy(dtype=str)
-        found = cls(
-            users=users,
-            items=items,
-            user_ids=user_ids.astype(str),
-            item_ids=item_ids.astype(str),
+        return replace(
+            pairs,
             timestamps=frame["timestamp"].to_numpy(dtype=np.int64, copy=True) if "timestamp" in frame else None,
             item_titles=titles,
             user_features=None if user_features is None else user_features.reindex(user_ids).reset_index(drop=True),
             item_features=None if item_features is None else item_features.reindex(item_ids).reset_index(drop=True),
         )
-        keys = sorted_keys(found)
-        if (keys[1:] == keys[:-1]).any():
-            raise RepeatedPair(found)
-        return found
 
 
 class RepeatedPair(InputError):
@@ -246,9 +244,13 @@ def sorted_keys(*parts: Interactions) -> np.ndarray:
 def _number(raw: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """Return (indices, sorted vocabulary) of a column of raw ids; a missing one has the index -1."""
     if isinstance(raw.dtype, pd.CategoricalDtype):
-        used = raw.cat.remove_unused_categories().cat
-        places, ids = used.categories.factorize(sort=True)
-        return np.append(places, -1)[used.codes], np.asarray(ids)
+        codes, categories = raw.cat.codes.to_numpy(), raw.cat.categories
+        used = np.zeros(len(categories) + 1, dtype=bool)  # the last for what is missing, whose code is -1
+        used[codes] = True
+        places, ids = categories[used[:-1]].factorize(sort=True)
+        indices = np.full(len(used), -1)
+        indices[np.flatnonzero(used[:-1])] = places
+        return indices[codes], np.asarray(ids)
     codes, vocabulary = pd.factorize(raw, sort=True)
     return codes.astype(np.int64), np.asarray(vocabulary)
 

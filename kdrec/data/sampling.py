@@ -178,8 +178,8 @@ class TripleLoader:
     def _order(self, generator: torch.Generator) -> np.ndarray:
         """Return the rows of the epoch's pairs."""
         small = len(self._train) < 1 << 31
-        order = torch.randperm(len(self._train), generator=generator, dtype=torch.int32 if small else torch.int64)
-        order = order.numpy()
+        kind = torch.int32 if small else torch.int64
+        order = torch.randperm(len(self._train), generator=generator, dtype=kind).numpy()
         if self._samples == "users":
             firsts = self._firsts_of_users(order)
             return firsts[torch.randperm(self._num_drawn, generator=generator).numpy()]

@@ -171,6 +171,7 @@ def test_rows_at_once_do_not_matter(split: Split, monkeypatch: pytest.MonkeyPatc
     expected = ranking.top_items(table(scores), users, 5)
     for numbers in (1, 80, 3 * 40 + 1):
         monkeypatch.setattr(chunks, "CPU_BYTES", 4 * numbers)
+        monkeypatch.setattr(chunks, "CPU_USERS", 1)
         assert torch.equal(ranking.top_items(table(scores), users, 5), expected)
 
 
