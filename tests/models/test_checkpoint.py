@@ -471,3 +471,64 @@ def test_weight_name_is_no_text(content: dict[str, Any], path: Path) -> None:
     torch.save(content, path)
     with pytest.raises(InputError):
         restore(path)
+
+
+# Large catalogues
+
+
+TEXTS = [["a"], ["", "é", "", "日本", "a b\n", "x" * 300], ["10", "9"]]
+
+
+@pytest.mark.parametrize("texts", TEXTS)
+def test_packed_texts(texts: list[str], path: Path) -> None:
+    torch.save(checkpoint.pack(np.array(texts)), path)
+    assert checkpoint.unpack(torch.load(path, weights_only=True)) == texts
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"bytes": torch.full((98,), 255, dtype=torch.uint8)},
+        {"bytes": torch.zeros(3, dtype=torch.uint8)},
+        {"bytes": "abc"},
+        {"ends": torch.arange(30).flip(0)},
+        {"ends": torch.tensor(3)},
+        {"ends": torch.zeros(0, dtype=torch.int64)},
+        {"ends": None},
+    ],
+    ids=str,
+)
+def test_packed_ids_that_are_damaged(content: dict[str, Any], path: Path, damage: dict[str, Any]) -> None:
+    content["kdrec"]["user_ids"] |= damage
+    torch.save(content, path)
+    with pytest.raises(InputError, match="its user_ids cannot be read"):
+        read(path)
+
+
+def test_files_of_format_1_are_read(content: dict[str, Any], path: Path) -> None:
+    """Raw ids as lists, seen items as int64."""
+    torch.save(content, path)
+    new = read(path)["kdrec"]
+    section = content["kdrec"]
+    section |= {side: checkpoint.unpack(section[side]) for side in ("user_ids", "item_ids")} | {"format": 1}
+    section["seen"]["items"] = section["seen"]["items"].long()
+    torch.save(content, path)
+    old = read(path)["kdrec"]
+    assert all(old[side] == new[side] for side in ("user_ids", "item_ids"))
+    assert torch.equal(old["seen"]["items"], new["seen"]["items"].long())
+    assert isinstance(restore(path), BPR)
+
+
+def test_histories_in_blocks_of_users(interactions: Interactions, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = RandomRatio(0.2, 0.2, min_interactions=5)(interactions)
+    model, parts = BPR(2), (split.train, split.valid, split.test)
+    model.bind(split.train)
+    whole = describe(model, *parts)["seen"]
+    users, items, times = (np.concatenate([getattr(p, n) for p in parts]) for n in ("users", "items", "timestamps"))
+    assert whole["items"].tolist() == items[np.lexsort((items, times, users))].tolist()
+    assert whole["items"].dtype == torch.int32
+    for together in (1, 7, 50):
+        monkeypatch.setattr(checkpoint, "_SORTED_TOGETHER", together)
+        seen = describe(model, *parts)["seen"]
+        assert torch.equal(seen["items"], whole["items"])
+        assert torch.equal(seen["offsets"], whole["offsets"])
