@@ -144,9 +144,9 @@ class InteractionFiles(InteractionDataModule):
                 continue
             blank = np.flatnonzero(ids.categories.astype(str).str.strip() == "")
             if len(blank):
+                line = frame.index[int(np.isin(ids.codes, blank).argmax())]
                 raise InputError(
-                    f"{path}, line {frame.index[int(np.isin(ids.codes, blank).argmax())]}: {columns[side][0]!r} is blank; "
-                    f"give the id, or take the row out."
+                    f"{path}, line {line}: {columns[side][0]!r} is blank; give the id, or take the row out."
                 )
         return frame
 
