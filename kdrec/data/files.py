@@ -1,6 +1,5 @@
 """Your own interactions: one file to be cut, or files that are cut already."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from pandas.api.types import union_categoricals
 
 from kdrec.data.base import InteractionDataModule
 from kdrec.data.interactions import Interactions, RepeatedPair
+from kdrec.data.parquet import read_parquet
 from kdrec.data.sampling import Samples
 from kdrec.data.sources import folders_of
 from kdrec.data.splits import Split, Splitter
@@ -21,6 +21,8 @@ _SEPARATORS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".txt": "\t"}
 
 class InteractionFiles(InteractionDataModule):
     """Interactions from delimited text or Parquet, with a row for each pair and the columns' names in the first line.
+
+    Millions of pairs want Parquet, which is read without a Python object for each row.
 
     Other columns are ignored, and every row counts as one interaction. RecBole's atomic ``.inter`` files come in with
     ``user_column: user_id:token`` and so on.
@@ -133,7 +135,7 @@ class InteractionFiles(InteractionDataModule):
         if self.time_column:
             columns["timestamp"] = (self.time_column, int)
         if path.suffix == ".parquet":
-            frame = _read_parquet(path, columns)
+            frame = read_parquet(path, columns)
         else:
             separator = self.separator or _SEPARATORS.get(path.suffix, ",")
             frame = read_table(path, columns, separator=separator, quoted=separator == ",")
@@ -175,53 +177,3 @@ def _numbered(ids: pd.Index) -> pd.Index:
     except (ValueError, OverflowError):
         return ids
     return numbers if (numbers.astype(str) == ids.astype(str)).all() else ids
-
-
-def _read_parquet(path: Path, columns: dict[str, tuple[str, Kind]]) -> pd.DataFrame:
-    """Read the columns of a Parquet file one after the other, without a Python object for each row."""
-    try:
-        from pyarrow import parquet  # an extra
-    except ImportError:
-        raise InputError(f"{path} needs pyarrow; install the extra with python -m pip install '.[parquet]'.") from None
-    try:
-        with parquet.ParquetFile(path, pre_buffer=False) as file:
-            names = file.schema_arrow.names
-            missing = [source for source, _ in columns.values() if source not in names]
-            if missing:
-                raise InputError(f"{path} has no column {missing[0]!r}; its columns are {', '.join(map(repr, names))}.")
-            found = {
-                name: (_ids if kind is str else _whole_numbers)(
-                    file.read([source]).column(source), f"{path}, row", source
-                )
-                for name, (source, kind) in columns.items()
-            }
-            return pd.DataFrame(found, copy=False)
-    except InputError:
-        raise
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read as Parquet ({str(error).splitlines()[0][:120]}); write it again or name another."
-        ) from None
-
-
-def _ids(column: Any, place: str, name: str) -> pd.Series:
-    """Return a column of Arrow as categories; each different id comes into being once."""
-    if re.fullmatch(r"(large_)?string|u?int\d+", str(column.type)):
-        column = column.dictionary_encode()
-    ids = column.to_pandas()
-    _require(~ids.isna(), ids, place, name, "an id")
-    return ids if isinstance(ids.dtype, pd.CategoricalDtype) else ids.astype(str).astype("category")
-
-
-def _whole_numbers(column: Any, place: str, name: str) -> pd.Series:
-    """Return a column of Arrow as int64."""
-    numbers = column.to_pandas()
-    if numbers.dtype != np.int64:
-        _require(pd.to_numeric(numbers, errors="coerce") % 1 == 0, numbers, place, name, "a whole number")
-    return numbers.astype("int64")
-
-
-def _require(good: pd.Series, values: pd.Series, place: str, name: str, wanted: str) -> None:
-    if not good.all():
-        row = int(good.to_numpy().argmin())
-        raise InputError(f"{place} {row}: {name!r} is {values.iloc[row]}, where {wanted} is needed.")

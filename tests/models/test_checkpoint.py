@@ -20,6 +20,7 @@ from kdrec.models.bpr import BPR
 from kdrec.models.checkpoint import as_config, describe, digest, read, require_known_classes, restore
 from kdrec.models.ncf import NCF
 from kdrec.models.popularity import Popularity
+from kdrec.models.texts import unpack
 from tests.generated import GeneratedDataModule, content_of
 
 MODELS = [BPR(embedding_dim=6), NCF(embedding_dim=8, num_layers=2, dropout=0.3), Popularity()]
@@ -476,15 +477,6 @@ def test_weight_name_is_no_text(content: dict[str, Any], path: Path) -> None:
 # Large catalogues
 
 
-TEXTS = [["a"], ["", "é", "", "日本", "a b\n", "x" * 300], ["10", "9"]]
-
-
-@pytest.mark.parametrize("texts", TEXTS)
-def test_packed_texts(texts: list[str], path: Path) -> None:
-    torch.save(checkpoint.pack(np.array(texts)), path)
-    assert checkpoint.unpack(torch.load(path, weights_only=True)) == texts
-
-
 @pytest.mark.parametrize(
     "damage",
     [
@@ -510,7 +502,7 @@ def test_files_of_format_1_are_read(content: dict[str, Any], path: Path) -> None
     torch.save(content, path)
     new = read(path)["kdrec"]
     section = content["kdrec"]
-    section |= {side: checkpoint.unpack(section[side]) for side in ("user_ids", "item_ids")} | {"format": 1}
+    section |= {side: unpack(section[side]) for side in ("user_ids", "item_ids")} | {"format": 1}
     section["seen"]["items"] = section["seen"]["items"].long()
     torch.save(content, path)
     old = read(path)["kdrec"]
