@@ -25,7 +25,8 @@ def read_parquet(path: Path, columns: Mapping[str, tuple[str, Kind]]) -> pd.Data
             number.
     """
     try:
-        from pyarrow import parquet  # an extra
+        import pyarrow  # an extra
+        from pyarrow import parquet
     except ImportError:
         raise InputError(f"{path} needs pyarrow; install the extra with python -m pip install '.[parquet]'.") from None
     try:
@@ -34,12 +35,11 @@ def read_parquet(path: Path, columns: Mapping[str, tuple[str, Kind]]) -> pd.Data
             missing = [source for source, _ in columns.values() if source not in names]
             if missing:
                 raise InputError(f"{path} has no column {missing[0]!r}; its columns are {', '.join(map(repr, names))}.")
-            found = {
-                name: (_ids if kind is str else _whole_numbers)(
-                    file.read([source]).column(source), f"{path}, row", source
-                )
-                for name, (source, kind) in columns.items()
-            }
+            found = {}
+            for name, (source, kind) in columns.items():
+                read = _ids if kind is str else _whole_numbers
+                found[name] = read(file.read([source]).column(source), f"{path}, row", source)
+                pyarrow.default_memory_pool().release_unused()  # it would keep a column's size for a next one
             return pd.DataFrame(found, copy=False)
     except InputError:
         raise
