@@ -38,8 +38,10 @@ def read_parquet(path: Path, columns: Mapping[str, tuple[str, Kind]]) -> pd.Data
             found = {}
             for name, (source, kind) in columns.items():
                 read = _ids if kind is str else _whole_numbers
-                found[name] = read(file.read([source]).column(source), f"{path}, row", source)
-                pyarrow.default_memory_pool().release_unused()  # it would keep a column's size for a next one
+                column = read(file.read([source], use_threads=False).column(source), f"{path}, row", source)
+                found[name] = column.copy()  # else it may lie in Arrow's memory
+                del column
+                pyarrow.default_memory_pool().release_unused()  # which would keep as much for a next column
             return pd.DataFrame(found, copy=False)
     except InputError:
         raise
