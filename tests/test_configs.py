@@ -17,7 +17,7 @@ every_config = pytest.mark.parametrize("config", CONFIGS, ids=str)
 
 
 def test_none_is_missed() -> None:
-    assert len(CONFIGS) == 31
+    assert len(CONFIGS) == 45
     assert len(STUDIES) == 5
     assert len([*(ROOT / "configs").rglob("*.yaml")]) == len(CONFIGS) + len(STUDIES)
 
@@ -47,12 +47,14 @@ def test_trains_one_epoch_on_generated_data(kdrec: Kdrec, config: Path, monkeypa
     options["trainer"] |= {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False}
     options["trainer"]["check_val_every_n_epoch"] = 1
     options["checkpoint"] = {"every_n_epochs": 1}
-    if teacher := options["model"]["init_args"].get("teacher"):
-        wide = yaml.safe_load((ROOT / teacher).read_text()) | {
-            key: options[key] for key in ("data", "trainer", "checkpoint")
-        }
-        Path("teacher.yaml").write_text(yaml.safe_dump(wide))
-        options["model"]["init_args"]["teacher"] = "teacher.yaml"
+    arguments, quick = options["model"]["init_args"], {key: options[key] for key in ("data", "trainer", "checkpoint")}
+    if teacher := arguments.get("teacher"):
+        arguments["teacher"] = "teacher.yaml"
+        Path("teacher.yaml").write_text(yaml.safe_dump(yaml.safe_load((ROOT / teacher).read_text()) | quick))
+    if members := arguments.get("recommender", {}).get("init_args", {}).get("checkpoints"):
+        arguments["recommender"]["init_args"]["checkpoints"] = [Path(member).name for member in members]
+        for member in members:
+            Path(Path(member).name).write_text(yaml.safe_dump(yaml.safe_load((ROOT / member).read_text()) | quick))
     Path("config.yaml").write_text(yaml.safe_dump(options))
     done = kdrec("fit", "--config", "config.yaml")
     assert done.code == 0, done.error

@@ -2,12 +2,15 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import union_categoricals
 
 from kdrec.data.base import InteractionDataModule
-from kdrec.data.interactions import Interactions
+from kdrec.data.interactions import Interactions, RepeatedPair
+from kdrec.data.parquet import read_parquet
 from kdrec.data.sampling import Samples
 from kdrec.data.sources import folders_of
 from kdrec.data.splits import Split, Splitter
@@ -19,6 +22,8 @@ _SEPARATORS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".txt": "\t"}
 
 class InteractionFiles(InteractionDataModule):
     """Interactions from delimited text or Parquet, with a row for each pair and the columns' names in the first line.
+
+    Millions of pairs want Parquet, which is read without a Python object for each row.
 
     Other columns are ignored, and every row counts as one interaction. RecBole's atomic ``.inter`` files come in with
     ``user_column: user_id:token`` and so on.
@@ -84,24 +89,30 @@ class InteractionFiles(InteractionDataModule):
         files = [self._folder() / part for part in (self.train, self.valid, self.test) if part is not None]
         frames = [self._read(file) for file in files]
         self._sizes = [len(frame) for frame in frames]
-        for file, frame in zip(files[1:], frames[1:], strict=True):
-            strangers = ~frame["user"].isin(frames[0]["user"])
-            if strangers.any():
-                raise InputError(
-                    f"{file}: user {frame['user'][strangers].iloc[0]} is not in {files[0]}, so nothing can be learned "
-                    f"of them; take their rows out."
-                )
-        whole = pd.concat(frames, ignore_index=True)
-        repeated = whole.duplicated(["user", "item"]).to_numpy()
-        if repeated.any():
-            user, item = whole.loc[repeated.argmax(), ["user", "item"]]
-            places = [
-                str(file)
-                for file, frame in zip(files, frames, strict=True)
-                for _ in range(int(((frame["user"] == user) & (frame["item"] == item)).sum()))
-            ]
-            raise InputError(f"User {user} and item {item} stand in {' and again in '.join(places)}; keep one of them.")
-        return Interactions.from_frame(whole.assign(user=_numbered(whole["user"]), item=_numbered(whole["item"])))
+        columns = {side: _joined([frame[side] for frame in frames]) for side in ("user", "item")}
+        if self.time_column:
+            times = [frame["timestamp"] for frame in frames]
+            columns["timestamp"] = times[0] if len(times) == 1 else pd.concat(times, ignore_index=True)
+        del frames
+        ends = np.cumsum(self._sizes)
+        codes = columns["user"].cat.codes.to_numpy()
+        known = np.zeros(len(columns["user"].cat.categories), dtype=bool)
+        known[codes[: ends[0]]] = True
+        strangers = ~known[codes[ends[0] :]]
+        if strangers.any():
+            row = int(ends[0]) + int(strangers.argmax())
+            raise InputError(
+                f"{files[_part(ends, row)]}: user {columns['user'].iloc[row]} is not in {files[0]}, so nothing can be "
+                f"learned of them; take their rows out."
+            )
+        try:
+            return Interactions.from_frame(pd.DataFrame(columns, copy=False))
+        except RepeatedPair as error:
+            user, item = (columns[side].iloc[error.rows[0]] for side in ("user", "item"))
+            places = [str(files[_part(ends, row)]) for row in error.rows]
+            raise InputError(
+                f"User {user} and item {item} stand in {' and again in '.join(places)}; keep one of them."
+            ) from None
 
     def cut(self, interactions: Interactions) -> Split:
         """As `InteractionDataModule.cut`; ready-made parts stay as they are."""
@@ -120,52 +131,50 @@ class InteractionFiles(InteractionDataModule):
         )
 
     def _read(self, path: Path) -> pd.DataFrame:
+        """Return the columns of a file; ids are categorical, text or whole numbers, so that none stands there twice."""
         columns: dict[str, tuple[str, Kind]] = {"user": (self.user_column, str), "item": (self.item_column, str)}
         if self.time_column:
             columns["timestamp"] = (self.time_column, int)
         if path.suffix == ".parquet":
-            frame = _read_parquet(path, columns)
+            frame = read_parquet(path, columns)
         else:
             separator = self.separator or _SEPARATORS.get(path.suffix, ",")
             frame = read_table(path, columns, separator=separator, quoted=separator == ",")
+            frame = frame.astype({"user": "category", "item": "category"})
         for side in ("user", "item"):
-            blank = frame[side].str.strip() == ""
-            if blank.any():
+            ids = frame[side].cat
+            if ids.categories.dtype == np.int64:
+                continue
+            blank = np.flatnonzero(ids.categories.astype(str).str.strip() == "")
+            if len(blank):
+                line = frame.index[int(np.isin(ids.codes, blank).argmax())]
                 raise InputError(
-                    f"{path}, line {blank.idxmax()}: {columns[side][0]!r} is blank; give the id, or take the row out."
+                    f"{path}, line {line}: {columns[side][0]!r} is blank; give the id, or take the row out."
                 )
         return frame
 
 
-def _numbered(ids: pd.Series) -> pd.Series:
-    """Return ids as numbers, so that they are ordered as such, if that changes none of them; else as they are."""
+def _joined(parts: list[pd.Series]) -> pd.Series:
+    """Return the ids of all parts as numbers, so that they are ordered as such, if that changes none; else as text."""
+    names = [_numbered(part.cat.categories) for part in parts]
+    if any(ids.dtype != np.int64 for ids in names):
+        names = [ids.astype(str) for ids in names]
+    parts = [
+        part.cat.rename_categories(ids)  # type: ignore[arg-type]  # the stubs forget an Index
+        for part, ids in zip(parts, names, strict=True)
+    ]
+    return parts[0] if len(parts) == 1 else pd.Series(union_categoricals(parts))
+
+
+def _part(ends: np.ndarray, row: Any) -> int:
+    return int(np.searchsorted(ends, row, "right"))
+
+
+def _numbered(ids: pd.Index) -> pd.Index:
+    if ids.dtype == np.int64:
+        return ids
     try:
         numbers = ids.astype("int64")
     except (ValueError, OverflowError):
         return ids
-    return numbers if (numbers.astype(str) == ids).all() else ids
-
-
-def _read_parquet(path: Path, columns: dict[str, tuple[str, Kind]]) -> pd.DataFrame:
-    """Read the columns of a Parquet file."""
-    try:
-        whole = pd.read_parquet(path)
-    except ImportError:
-        raise InputError(f"{path} needs pyarrow; install the extra with python -m pip install '.[parquet]'.") from None
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read as Parquet ({str(error).splitlines()[0][:120]}); write it again or name another."
-        ) from None
-    missing = [source for source, _ in columns.values() if source not in whole]
-    if missing:
-        raise InputError(f"{path} has no column {missing[0]!r}; its columns are {', '.join(map(repr, whole.columns))}.")
-    result = {}
-    for name, (source, kind) in columns.items():
-        column = whole[source]
-        faulty = column.isna() if kind is str else pd.to_numeric(column, errors="coerce").pipe(lambda n: n % 1 != 0)
-        if faulty.any():
-            row = int(faulty.to_numpy().argmax())
-            wanted = "an id" if kind is str else "a whole number"
-            raise InputError(f"{path}, row {row}: {source!r} is {column.iloc[row]}, where {wanted} is needed.")
-        result[name] = column.astype(str if kind is str else "int64")
-    return pd.DataFrame(result)
+    return numbers if (numbers.astype(str) == ids.astype(str)).all() else ids

@@ -14,6 +14,9 @@ Samples = Literal["pairs", "histories", "users"]
 """What an epoch draws: pairs in any order, pairs user by user, or every user once with one of their items."""
 
 
+_AT_ONCE = 1 << 18  # pairs for which negatives are drawn together, so that an epoch is never held whole
+
+
 class Batch(NamedTuple):
     """Training triples.
 
@@ -34,23 +37,23 @@ class OutsideSampler:
     The r-th column that a row does *not* hold is ``r + #{j : p_j - j <= r}`` for its sorted columns p_0 < p_1 < ..., so
     one draw and one binary search give an unbiased sample in a fixed number of operations, on any device.
 
+    The search is one within the row, so that a draw costs what the longest row makes it cost, however many rows there
+    are, and nothing is held but what is given.
+
     Args:
-        keys: (n,) int64 ``row * num_columns + column`` of what is held, ascending and different.
-        num_rows: How many there are.
+        offsets: (num_rows + 1,) int64; the columns that row r holds stand at ``offsets[r]`` up to ``offsets[r + 1]``.
+        columns: (n,) int64, ascending and different in each row.
         num_columns: How many there are.
 
     Attributes:
         free: (num_rows,) int64, how many columns each row does not hold.
     """
 
-    def __init__(self, keys: np.ndarray, num_rows: int, num_columns: int) -> None:
-        rows = keys // num_columns
-        counts = np.bincount(rows, minlength=num_rows)
-        offsets = np.concatenate(([0], np.cumsum(counts)))
-        self._stride = num_columns
-        self._keys = torch.from_numpy(keys + offsets[rows] - np.arange(len(keys)))
-        self._offsets = torch.from_numpy(offsets)
-        self.free = torch.from_numpy(num_columns - counts)
+    def __init__(self, offsets: np.ndarray, columns: np.ndarray, num_columns: int) -> None:
+        self._offsets, self._columns = torch.from_numpy(offsets), torch.from_numpy(columns)
+        self._counts = self._offsets.diff()
+        self._longest = int(self._counts.max()) if len(self._counts) else 0
+        self.free = num_columns - self._counts
 
     def draw(self, rows: Tensor, number: int, generator: torch.Generator) -> Tensor:
         """Draw with replacement.
@@ -67,8 +70,18 @@ class OutsideSampler:
         # float64 keeps 53 bits, so the bias against a uniform integer is below num_columns / 2**53
         chance = torch.rand((len(rows), number), dtype=torch.float64, generator=generator, device=generator.device)
         rank = (chance * free).long().clamp_(max=free - 1)
-        query = (rows * self._stride).unsqueeze(1) + rank
-        return rank + torch.searchsorted(self._keys, query, right=True) - self._offsets[rows].unsqueeze(1)
+        return rank + self._skipped(rows, rank)
+
+    def _skipped(self, rows: Tensor, rank: Tensor) -> Tensor:
+        """Return #{j : p_j - j <= rank}, (B, N), by a binary search that all rows make together."""
+        counts, found = self._counts[rows].unsqueeze(1), torch.zeros_like(rank)
+        before = self._offsets[rows].unsqueeze(1) - 1
+        for step in (1 << power for power in reversed(range(self._longest.bit_length()))):
+            further = found + step
+            place = before + torch.minimum(further, counts)  # of p_j, j = further - 1, if the row is so long
+            inside = (further <= counts) & (self._columns[place.clamp_(min=0)] - further < rank)
+            found = torch.where(inside, further, found)
+        return found
 
 
 class NegativeSampler(OutsideSampler):
@@ -93,8 +106,7 @@ class NegativeSampler(OutsideSampler):
         if (free <= 0).any():
             user = train.user_ids[int(free.argmin())]
             raise InputError(f"User {user} has touched every item, so no negative can be drawn; leave that user out.")
-        users = np.repeat(np.arange(train.num_users), train.user_counts)
-        super().__init__(users * train.num_items + train.csr[1], train.num_users, train.num_items)
+        super().__init__(*train.csr, train.num_items)
 
 
 class TripleLoader:
@@ -130,10 +142,7 @@ class TripleLoader:
         self.rank = rank
         self.num_ranks = num_ranks
         self.epoch = 0
-        # a copy: torch shares numpy's memory and does not know that an Interactions is read-only
-        self._users = torch.from_numpy(train.users.copy())
-        self._items = torch.from_numpy(train.items.copy())
-        self._num_users = train.num_users
+        self._train = train
         self._samples = samples
         self._num_drawn = int((train.user_counts > 0).sum()) if samples == "users" else len(train)
         self._negatives = NegativeSampler(train)
@@ -155,22 +164,32 @@ class TripleLoader:
         generator = torch.Generator().manual_seed(
             int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0])
         )
-        order = torch.randperm(len(self._users), generator=generator)
-        if self._samples == "users":
-            order = self._one_of_each_user(order)[torch.randperm(self._num_drawn, generator=generator)]
-        elif self._samples == "histories":
-            place = torch.randperm(self._num_users, generator=generator)
-            order = order[place[self._users[order]].argsort(stable=True)]
-        users, positives = self._users[order], self._items[order]
-        negatives = self._negatives.draw(users, self.num_negatives, generator)
-        for start in range(0, len(users), self.batch_size * self.num_ranks):
-            size = min(self.batch_size * self.num_ranks, len(users) - start)
-            begin, end = (start + size * part // self.num_ranks for part in (self.rank, self.rank + 1))
-            yield Batch(users[begin:end], positives[begin:end], negatives[begin:end])
+        order, step = self._order(generator), self.batch_size * self.num_ranks
+        at_once = max(1, _AT_ONCE // step) * step
+        for first in range(0, len(order), at_once):
+            rows = order[first : first + at_once]
+            users, positives = (torch.from_numpy(ids[rows]) for ids in (self._train.users, self._train.items))
+            negatives = self._negatives.draw(users, self.num_negatives, generator)
+            for start in range(0, len(users), step):
+                size = min(step, len(users) - start)
+                begin, end = (start + size * part // self.num_ranks for part in (self.rank, self.rank + 1))
+                yield Batch(users[begin:end], positives[begin:end], negatives[begin:end])
 
-    def _one_of_each_user(self, order: Tensor) -> Tensor:
+    def _order(self, generator: torch.Generator) -> np.ndarray:
+        """Return the rows of the epoch's pairs."""
+        small = len(self._train) < 1 << 31
+        kind = torch.int32 if small else torch.int64
+        order = torch.randperm(len(self._train), generator=generator, dtype=kind).numpy()
+        if self._samples == "users":
+            firsts = self._firsts_of_users(order)
+            return firsts[torch.randperm(self._num_drawn, generator=generator).numpy()]
+        if self._samples == "histories":
+            place = torch.randperm(self._train.num_users, generator=generator).numpy()
+            return order[place[self._train.users[order]].argsort(kind="stable")]
+        return order
+
+    def _firsts_of_users(self, order: np.ndarray) -> np.ndarray:
         """Return the first pair of every user in a shuffled order of all pairs."""
-        places = torch.arange(len(order))
-        firsts = places.new_full((self._num_users,), len(order))
-        firsts.scatter_reduce_(0, self._users[order], places, "amin")
+        firsts = np.full(self._train.num_users, len(order))
+        np.minimum.at(firsts, self._train.users[order], np.arange(len(order)))
         return order[firsts[firsts < len(order)]]

@@ -45,11 +45,14 @@ class LeaveOneOut(Splitter):
     Args:
         order: "time": the last pair is test, the one before it validation; equal times are ordered by item id.
             "random": both are drawn by chance.
-        seed: For "random"; "time" needs no chance.
+        seed: For "random" and for the draw of users.
         min_interactions: Users with fewer pairs are left out; at least 3.
+        num_users: Hold out pairs of so many users only, drawn by ``seed``; of the others all pairs are for training.
+            Where there are millions of users, so many are ranked in minutes. Default: all users.
 
     Raises:
-        InputError: If ``min_interactions`` is below 3, or the order is "time" and the data has none.
+        InputError: If ``min_interactions`` is below 3, the order is "time" and the data has none, or there are no
+            ``num_users`` users.
 
     Example:
         >>> import numpy as np
@@ -61,20 +64,30 @@ class LeaveOneOut(Splitter):
         ([0, 3], [1], [2])
     """
 
-    def __init__(self, order: Literal["time", "random"] = "time", seed: int = 0, min_interactions: int = 3) -> None:
+    def __init__(
+        self,
+        order: Literal["time", "random"] = "time",
+        seed: int = 0,
+        min_interactions: int = 3,
+        num_users: int | None = None,
+    ) -> None:
         if min_interactions < 3:
             raise InputError(f"LeaveOneOut: min_interactions is {min_interactions}; it takes 3 pairs to leave two out.")
         if order not in ("time", "random"):
             raise InputError(f"LeaveOneOut: order is {order!r}; it must be 'time' or 'random'.")
+        if num_users is not None and num_users < 1:
+            raise InputError(f"LeaveOneOut: num_users is {num_users}; it must be at least 1, or left out for all.")
         super().__init__(min_interactions)
         self.order = order
         self.seed = seed
+        self.num_users = num_users
 
     @property
     def name(self) -> str:
         """As `Splitter.name`."""
-        seed = "" if self.order == "time" else f"-seed{self.seed}"
-        return f"leave-one-out-{self.order}{seed}-min{self.min_interactions}"
+        seed = "" if self.order == "time" and self.num_users is None else f"-seed{self.seed}"
+        users = "" if self.num_users is None else f"-of-{self.num_users}-users"
+        return f"leave-one-out-{self.order}{users}{seed}-min{self.min_interactions}"
 
     def __call__(self, interactions: Interactions) -> Split:
         """Cut the interactions."""
@@ -85,8 +98,21 @@ class LeaveOneOut(Splitter):
             raise InputError("LeaveOneOut by time needs timestamps and this data has none; use order: random.")
         else:
             key = kept.timestamps
-        rank_from_end = _rank_from_end(kept, np.lexsort((kept.items, key, kept.users)))
-        return Split(kept.subset(rank_from_end > 1), kept.subset(rank_from_end == 1), kept.subset(rank_from_end == 0))
+        drawn = self._drawn(kept.num_users)[kept.users]
+        test = _last(kept, key, drawn)
+        valid = _last(kept, key, drawn & ~test)
+        return Split(kept.subset(~(test | valid)), kept.subset(valid), kept.subset(test))
+
+    def _drawn(self, num_users: int) -> np.ndarray:
+        """Return (num_users,) bool: of whom pairs are held out."""
+        if self.num_users is None:
+            return np.ones(num_users, dtype=bool)
+        if self.num_users > num_users:
+            raise InputError(
+                f"LeaveOneOut: num_users is {self.num_users} and only {num_users} users have {self.min_interactions} "
+                f"interactions; lower it, or leave it out for all users."
+            )
+        return np.random.default_rng(self.seed).permutation(num_users) < self.num_users
 
 
 class RandomRatio(Splitter):
@@ -186,7 +212,7 @@ def _require_shares(splitter: str, valid: float, test: float) -> None:
 def _lots(interactions: Interactions, seed: int) -> np.ndarray:
     """Draw a number for each pair that depends on the pair and the seed, not on the order of the rows."""
     lots = np.empty(len(interactions), dtype=np.int64)
-    order = np.lexsort((interactions.items, interactions.users))
+    order = np.argsort(interactions.users * interactions.num_items + interactions.items, kind="stable")
     lots[order] = np.random.default_rng(seed).permutation(len(interactions))
     return lots
 
@@ -197,3 +223,24 @@ def _rank_from_end(interactions: Interactions, order: np.ndarray) -> np.ndarray:
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = ends[interactions.users[order]] - 1 - np.arange(len(order))
     return rank
+
+
+def _last(interactions: Interactions, key: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Mark the row of each user with the largest key, and of equal ones the largest item: (n,) bool.
+
+    Args:
+        interactions: The pairs.
+        key: (n,) int64.
+        among: (n,) bool, which rows count.
+    """
+    rows = np.flatnonzero(among)
+    users, keys = interactions.users[rows], key[rows]
+    largest = np.full(interactions.num_users, np.iinfo(np.int64).min)
+    np.maximum.at(largest, users, keys)
+    rows = rows[keys == largest[users]]  # few, unless many keys are equal
+    users = interactions.users[rows]
+    order = np.lexsort((interactions.items[rows], users))
+    ends = np.append(users[order][1:] != users[order][:-1], True)
+    marks = np.zeros(len(key), dtype=bool)
+    marks[rows[order[ends[: len(order)]]]] = True
+    return marks

@@ -65,7 +65,7 @@ def export(
         seen = section["seen"]
         quality: dict[str, Any] = {
             "parity": require_parity(
-                model, seen["offsets"], seen["items"], k, lambda *asked: kit.answers(folder, *asked)
+                model, seen["offsets"], seen["items"].long(), k, lambda *asked: kit.answers(folder, *asked)
             )
         }
         if quantize:

@@ -65,7 +65,7 @@ class Deployed:
         self.user_ids: list[str] = section["user_ids"]
         self._users = {name: index for index, name in enumerate(self.user_ids)}
         self._items = {name: index for index, name in enumerate(self.item_ids)}
-        self.seen: tuple[Tensor, Tensor] = section["seen"]["offsets"], section["seen"]["items"]
+        self.seen: tuple[Tensor, Tensor] = section["seen"]["offsets"], section["seen"]["items"].long()
         self.timed = bool(section["seen"].get("timed"))
 
     # Looking up

@@ -91,8 +91,9 @@ class ListSampler:
         self.lists = lists.masked_fill(places >= torch.from_numpy(free // 2).unsqueeze(1), -1)
         listed = (torch.arange(len(lists), device="cpu").unsqueeze(1) * num_columns + self.lists)[self.lists >= 0]
         keys = np.concatenate((touched, listed.numpy()))
-        keys.sort()
-        self._others = OutsideSampler(keys, len(lists), num_columns)
+        keys.sort(kind="stable")
+        offsets = np.concatenate(([0], np.bincount(keys // num_columns, minlength=len(lists)).cumsum()))
+        self._others = OutsideSampler(offsets, keys % num_columns, num_columns)
 
     def interesting(self, number: int, temperature: float | None = None) -> Tensor:
         """Return (n, number) int64 of the lists in the teacher's order; -1 behind the last where there are fewer.

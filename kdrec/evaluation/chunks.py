@@ -10,6 +10,8 @@ from kdrec.errors import InputError
 
 CPU_BYTES = 1 << 22
 """Bytes of scores to compute together on a CPU, whose caches hold about so many."""
+CPU_USERS = 8
+"""So many users are scored together on a CPU at least: one by one, each would read a large catalogue anew."""
 GPU_SHARE = 4
 """One part in so many of a GPU's free memory is given to scores; a ranking holds up to three copies of them."""
 
@@ -31,7 +33,8 @@ def in_chunks(work: Callable[[Tensor], Result], users: Tensor, bytes_a_user: int
         InputError: If the memory does not suffice for a single user.
     """
     results: list[Result] = []
-    size, start = max(1, budget(users.device) // bytes_a_user), 0
+    fewest = CPU_USERS if users.device.type == "cpu" else 1
+    size, start = max(fewest, budget(users.device) // bytes_a_user), 0
     while start < len(users) or not results:
         some = users[start : start + size]
         try:

@@ -3,13 +3,14 @@
 import math
 import warnings
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kdrec.data.interactions import Interactions
+from kdrec.data.interactions import Interactions, sorted_keys
 from kdrec.errors import InputError
 from kdrec.evaluation.chunks import in_chunks
 from kdrec.models.base import Recommender
@@ -23,13 +24,25 @@ class PairIndex:
     """
 
     def __init__(self, *parts: Interactions) -> None:
-        num_users, self.num_items = parts[0].num_users, parts[0].num_items
-        keys = np.unique(np.concatenate([part.users * self.num_items + part.items for part in parts]))
-        users, items = np.divmod(keys, self.num_items)
-        # one key larger than all, so that every search ends inside
-        self.keys = torch.from_numpy(np.append(keys, num_users * self.num_items))
+        self.num_items = parts[0].num_items
+        offsets, items = parts[0].csr if len(parts) == 1 else self._united(parts)
         self.items = torch.from_numpy(items)
-        self.offsets = torch.from_numpy(np.concatenate(([0], np.cumsum(np.bincount(users, minlength=num_users)))))
+        self.offsets = torch.from_numpy(offsets)
+
+    def _united(self, parts: Sequence[Interactions]) -> tuple[np.ndarray, np.ndarray]:
+        keys = sorted_keys(*parts)
+        again = keys[1:] == keys[:-1]
+        if again.any():
+            keys = keys[np.append(True, ~again)]
+        counts = np.bincount(keys // self.num_items, minlength=parts[0].num_users)
+        return np.concatenate(([0], np.cumsum(counts))), np.remainder(keys, self.num_items, out=keys)
+
+    @cached_property
+    def keys(self) -> Tensor:
+        """``user * num_items + item``, ascending, and one that is larger than all, so that every search ends inside."""
+        users = torch.arange(len(self.counts) + 1, device=self.items.device)
+        counts = torch.cat((self.counts, users.new_ones(1)))
+        return users.repeat_interleave(counts) * self.num_items + torch.cat((self.items, users.new_zeros(1)))
 
     @property
     def counts(self) -> Tensor:
@@ -38,7 +51,8 @@ class PairIndex:
 
     def to(self, device: torch.device) -> "PairIndex":
         """Move the tensors; returns itself."""
-        self.keys, self.items, self.offsets = (tensor.to(device) for tensor in (self.keys, self.items, self.offsets))
+        self.items, self.offsets = self.items.to(device), self.offsets.to(device)
+        self.__dict__.pop("keys", None)
         return self
 
     def of(self, users: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,15 +112,25 @@ class CatalogueRanking:
                 stacklevel=2,
             )
         self.relevant = PairIndex(held_out)
-        self.hidden = PairIndex(*seen)
-        self.known = PairIndex(held_out, *seen)
         self.num_candidates = num_candidates
         self.seed = seed
+        self._held_out, self._seen = held_out, seen
+
+    @cached_property
+    def hidden(self) -> PairIndex:
+        """What is hidden; made when it is needed, since it can be as large as the data."""
+        return PairIndex(*self._seen).to(self.relevant.items.device)
+
+    @cached_property
+    def known(self) -> PairIndex:
+        """What is hidden or held out."""
+        return PairIndex(self._held_out, *self._seen).to(self.relevant.items.device)
 
     def to(self, device: torch.device) -> "CatalogueRanking":
         """Move the index; returns itself."""
-        for index in (self.relevant, self.hidden, self.known):
-            index.to(device)
+        for name in ("relevant", "hidden", "known"):
+            if name in self.__dict__:
+                getattr(self, name).to(device)
         return self
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ them can run, and a class is taken only from kdrec itself or from a module that 
 import hashlib
 import importlib
 import inspect
+import itertools
 import os
 import platform
 import sys
@@ -26,13 +27,16 @@ import torch
 from kdrec.data.interactions import Interactions
 from kdrec.errors import InputError
 from kdrec.models.base import Recommender
+from kdrec.models.texts import pack, unpack
 
-FORMAT = 1
-_NEEDED: dict[str, type] = {
-    "model": dict, "data": dict, "evaluation": dict, "num_users": int, "num_items": int, "user_ids": list,
-    "item_ids": list, "seen": dict, "data_digest": str, "protocol": str, "metrics": dict, "epochs": int,
+FORMAT = 2
+_READ = (1, 2)  # in format 1 raw ids stand as lists of text
+_NEEDED: dict[str, Any] = {
+    "model": dict, "data": dict, "evaluation": dict, "num_users": int, "num_items": int, "user_ids": list | dict,
+    "item_ids": list | dict, "seen": dict, "data_digest": str, "protocol": str, "metrics": dict, "epochs": int,
 }  # fmt: skip
 _DEEPEST = 10  # classes in classes that a file may name
+_SORTED_TOGETHER = 1 << 23  # pairs
 _LABELS = 60  # characters of an item's labels that a file keeps
 PREFIX = "recommender."
 """Under this prefix the model's weights stand in the file's ``state_dict``."""
@@ -72,31 +76,53 @@ def describe(recommender: Recommender, train: Interactions, *held_out: Interacti
         *held_out: What its users touched besides, over the same vocabularies; with ``train`` it makes the section
             ``seen``, which nobody is recommended again.
     """
-    parts = (train, *held_out)
-    users, items = (np.concatenate([getattr(part, side) for part in parts]) for side in ("users", "items"))
-    times = [part.timestamps for part in parts if part.timestamps is not None]
-    timed = len(times) == len(parts)
-    order = np.lexsort((items, np.concatenate(times) if timed else items, users))
-    offsets = np.concatenate(([0], np.cumsum(np.bincount(users, minlength=train.num_users))))
-    labels = train.item_labels
+    return describe_model(recommender) | describe_data(train, *held_out)
+
+
+def describe_model(recommender: Recommender) -> dict[str, Any]:
+    """Return the part of `describe` that is not of the data."""
     return {
         "format": FORMAT,
         "model": as_config(recommender),
-        "num_users": train.num_users,
-        "num_items": train.num_items,
-        "user_ids": train.user_ids.tolist(),
-        "item_ids": train.item_ids.tolist(),
-        "item_titles": None if train.item_titles is None else train.item_titles.tolist(),
-        "item_labels": None if labels is None else {"name": str(labels.name), "values": _short(labels)},
-        "seen": {  # the latest last where times are known
-            "offsets": torch.from_numpy(offsets),
-            "items": torch.from_numpy(items[order]),
-            "timed": timed,
-        },
-        "data_digest": train.digest,
         "versions": {name: version(name) for name in ("kdrec", "torch", "lightning", "numpy")}
         | {"python": platform.python_version()},
     }
+
+
+def describe_data(train: Interactions, *held_out: Interactions) -> dict[str, Any]:
+    """Return the part of `describe` that is the same in all checkpoints of a training."""
+    labels = train.item_labels
+    return {
+        "num_users": train.num_users,
+        "num_items": train.num_items,
+        "user_ids": pack(train.user_ids),
+        "item_ids": pack(train.item_ids),
+        "item_titles": None if train.item_titles is None else train.item_titles.tolist(),
+        "item_labels": None if labels is None else {"name": str(labels.name), "values": _short(labels)},
+        "seen": _histories(train, *held_out),
+        "data_digest": train.digest,
+    }
+
+
+def _histories(*parts: Interactions) -> dict[str, Any]:
+    """Return everybody's items, the latest last where all times are known.
+
+    Users are sorted some at a time, so that the memory is that of the result.
+    """
+    timed = all(part.timestamps is not None for part in parts)
+    offsets = np.concatenate(([0], np.cumsum(sum(part.user_counts for part in parts))))
+    found = np.empty(offsets[-1], dtype=np.int32)
+    starts = np.unique(np.searchsorted(offsets, np.arange(0, offsets[-1], _SORTED_TOGETHER), side="right") - 1)
+    for first, end in itertools.pairwise((*starts.tolist(), parts[0].num_users)):
+        rows = [np.flatnonzero((part.users >= first) & (part.users < end)) for part in parts]
+        users, items = (
+            np.concatenate([getattr(part, side)[some] for part, some in zip(parts, rows, strict=True)])
+            for side in ("users", "items")
+        )
+        times = [part.timestamps[some] for part, some in zip(parts, rows, strict=True) if part.timestamps is not None]
+        order = np.lexsort((items, np.concatenate(times) if timed else items, users))
+        found[offsets[first] : offsets[end]] = items[order]
+    return {"offsets": torch.from_numpy(offsets), "items": torch.from_numpy(found), "timed": timed}
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -128,9 +154,10 @@ def read(path: str | Path) -> dict[str, Any]:
         raise InputError(
             f"{path} was not written by kdrec (it has no section 'kdrec'); give a checkpoint of `kdrec fit`."
         )
-    if section.get("format") != FORMAT:
+    if section.get("format") not in _READ:
         raise InputError(
-            f"{path} has format {section.get('format')} where this kdrec reads {FORMAT}; use the version that wrote it."
+            f"{path} has format {section.get('format')} where this kdrec reads {' and '.join(map(str, _READ))}; use "
+            f"the version that wrote it."
         )
     if missing := [key for key in _NEEDED if key not in section]:
         raise InputError(f"{path} is incomplete: it does not say {', '.join(missing)}; make it again with `kdrec fit`.")
@@ -140,6 +167,12 @@ def read(path: str | Path) -> dict[str, Any]:
             f"The checkpoint {path} is damaged: its {[*wrong, 'evaluation'][0]} is not of the right kind; make it "
             f"again with `kdrec fit`."
         )
+    for side in ("user_ids", "item_ids"):
+        if isinstance(section[side], dict):
+            try:
+                section[side] = unpack(section[side])
+            except Exception:  # of many kinds, as edited by hand
+                raise InputError(f"{path} is damaged: its {side} cannot be read; make it again.") from None
     return content
 
 
@@ -236,7 +269,8 @@ def _is_whole(section: Mapping[str, Any], recommender: Recommender) -> bool:
             and _are_texts(section["item_ids"], num_items)
             and (titles is None or _are_texts(titles, num_items))
             and (labels is None or (_are_texts(labels["values"], num_items) and _are_texts([labels["name"]], 1)))
-            and (offsets.dtype, items.dtype, offsets.dim(), items.dim()) == (torch.int64, torch.int64, 1, 1)
+            and (offsets.dtype, offsets.dim(), items.dim()) == (torch.int64, 1, 1)
+            and items.dtype in (torch.int32, torch.int64)
             and len(offsets) == num_users + 1
             and (int(offsets[0]), int(offsets[-1])) == (0, len(items))
             and bool((offsets.diff() >= 0).all() and ((items >= 0) & (items < num_items)).all())

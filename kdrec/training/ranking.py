@@ -62,6 +62,7 @@ class RankingModule(L.LightningModule):
         self._num_pairs = 0
         self._learning_rate = 0.0
         self._random_states: dict[str, Tensor] = {}
+        self._described: dict[str, Any] = {}
 
     # Building
 
@@ -99,7 +100,7 @@ class RankingModule(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Prepare the rankings of the stage: validation hides training items, test hides validation items too."""
-        split = self._datamodule.split
+        split, self._described = self._datamodule.split, {}
         for name in STAGES:
             self._rankings[name] = ranking_of(split, name, self.num_candidates)
             self.metrics[name] = RankingMetrics(split.train, self.cutoffs)
@@ -265,14 +266,19 @@ class RankingModule(L.LightningModule):
         checkpoint["state_dict"].pop("stand_in", None)
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items() if "/" in name}
         split = self._datamodule.split
-        checkpoint["kdrec"] = files.describe(self.recommender, split.train, split.valid, split.test) | {
-            "data": files.as_config(self._datamodule),
-            "evaluation": {"cutoffs": list(self.cutoffs), "num_candidates": self.num_candidates},
-            "protocol": self.protocol,
-            "metrics": metrics,
-            "epochs": self.trainer.fit_loop.epoch_progress.current.processed,  # type: ignore[attr-defined]
-            "seed": int(os.environ.get("PL_GLOBAL_SEED", 0)),
-        }
+        self._described = self._described or files.describe_data(split.train, split.valid, split.test)
+        checkpoint["kdrec"] = (
+            files.describe_model(self.recommender)
+            | self._described
+            | {
+                "data": files.as_config(self._datamodule),
+                "evaluation": {"cutoffs": list(self.cutoffs), "num_candidates": self.num_candidates},
+                "protocol": self.protocol,
+                "metrics": metrics,
+                "epochs": self.trainer.fit_loop.epoch_progress.current.processed,  # type: ignore[attr-defined]
+                "seed": int(os.environ.get("PL_GLOBAL_SEED", 0)),
+            }
+        )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the random states, and refuse a file whose model or data are not those of this run."""

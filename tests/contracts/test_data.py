@@ -56,7 +56,7 @@ def test_twice_the_same_and_rebuilt_from_its_description(splitter: type[Splitter
 
 @every_splitter
 def test_the_name_tells_every_option(splitter: type[Splitter]) -> None:
-    changed = {"seed": 5, "min_interactions": 4, "order": "random", "valid": 0.2, "test": 0.2}
+    changed = {"seed": 5, "min_interactions": 4, "order": "random", "valid": 0.2, "test": 0.2, "num_users": 7}
     for option in inspect.signature(splitter).parameters:
         if option == "seed" and "order" in inspect.signature(splitter).parameters:
             one, other = splitter(order="random"), splitter(order="random", seed=5)  # type: ignore[call-arg]

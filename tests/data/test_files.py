@@ -1,6 +1,8 @@
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -149,3 +151,56 @@ def test_a_splitter_may_be_given(tmp_path: Path) -> None:
         "mine", "log.csv", root=str(folder(tmp_path, log_csv=ROWS)), splitter=RandomRatio(min_interactions=3)
     )
     assert data.protocol.startswith("mine/random-0.1-0.1")
+
+
+LETTERS = pd.DataFrame({"user_id": ["u2", "u10", "u2", "é"], "item_id": ["b", "a", "a", " b"], "time": [4, 3, 2, 1]})
+NUMBERS = pd.DataFrame({"user_id": [10, 9, 10, -3], "item_id": [5, 6, 6, 70], "time": [4, 3, 2, 1]})
+
+
+@pytest.mark.parametrize("frame", [LETTERS, NUMBERS, NUMBERS.astype({"user_id": "int32", "item_id": "uint16"})])
+def test_parquet_is_read_as_text_is(tmp_path: Path, frame: pd.DataFrame) -> None:
+    folder(tmp_path, log_csv=frame.to_csv(index=False))
+    frame.to_parquet(tmp_path / "mine/log.parquet", row_group_size=3)
+    frame.astype({"user_id": "category"}).to_parquet(tmp_path / "mine/categories.parquet", row_group_size=3)
+    text, *others = (
+        InteractionFiles("mine", name, time_column="time", root=str(tmp_path)).load()
+        for name in ("log.csv", "log.parquet", "categories.parquet")
+    )
+    for binary in others:
+        assert binary.digest == text.digest
+        assert binary.user_ids.tolist() == text.user_ids.tolist()
+        assert binary.items.tolist() == text.items.tolist()
+        assert binary.timestamps is not None
+        assert text.timestamps is not None
+        assert binary.timestamps.tolist() == text.timestamps.tolist()
+
+
+def test_parts_of_both_kinds(tmp_path: Path) -> None:
+    """Numbers of one file and text of another are the same ids."""
+    folder(tmp_path, valid_csv="user_id,item_id\n9,70\n", test_csv="user_id,item_id\n10,x\n")
+    NUMBERS.to_parquet(tmp_path / "mine/train.parquet")
+    data = InteractionFiles("mine", "train.parquet", "valid.csv", "test.csv", root=str(tmp_path))
+    assert data.split.train.item_ids.tolist() == ["5", "6", "70", "x"]
+    assert data.split.train.user_ids.tolist() == ["-3", "9", "10"]
+    assert data.split.valid.items.tolist() == [2]
+    (tmp_path / "mine/test.csv").write_text("user_id,item_id\n10,5\n")
+    with pytest.raises(InputError, match=r"User 10 and item 5 stand in .*train.parquet and again in .*test.csv"):
+        InteractionFiles("mine", "train.parquet", "valid.csv", "test.csv", root=str(tmp_path)).load()
+
+
+def test_no_object_for_each_row_of_a_parquet_file(tmp_path: Path) -> None:
+    """Users, items and times take 24 bytes a row and their sorting as much; a Python text would take 50 more."""
+    folder(tmp_path)
+    users, items = np.divmod(np.random.default_rng(0).permutation(500 * 1000)[:300_000], 1000)
+    text = pd.DataFrame({"user_id": users, "item_id": items}).astype(str)
+    text.assign(time=users).to_parquet(tmp_path / "mine/log.parquet")
+    data = InteractionFiles("mine", "log.parquet", time_column="time", root=str(tmp_path))
+    data.load()  # imports
+    tracemalloc.start()
+    try:
+        log = data.load()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(log) == 300_000
+    assert peak < 40 * len(log)

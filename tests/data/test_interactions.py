@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kdrec.data.interactions import Interactions
+from kdrec.data.interactions import Interactions, RepeatedPair
 from kdrec.errors import InputError
 
 LOG = pd.DataFrame({"user": [9, 10, 9, 2], "item": ["b", "a", "c", "b"], "timestamp": [5, 6, 7, 8]})
@@ -199,3 +199,47 @@ def test_missing_title_of_a_numbered_item() -> None:
 def test_repeated_title_row() -> None:
     with pytest.raises(InputError, match="b"):
         Interactions.from_frame(LOG, item_titles=pd.Series(["A", "B", "B2", "C"], index=list("abbc")))
+
+
+def test_pairs_by_user_against_two_sorts() -> None:
+    chance = np.random.default_rng(0)
+    users, items = np.divmod(chance.permutation(50 * 70)[:900], 70)
+    log = Interactions(users, items, np.arange(50).astype(str), np.arange(70).astype(str))
+    order = np.lexsort((items, users))
+    assert log.csr[1].tolist() == items[order].tolist()
+    assert np.repeat(np.arange(50), np.diff(log.csr[0])).tolist() == users[order].tolist()
+    assert log.csr[1].dtype == log.csr[0].dtype == np.int64
+    assert log.users.tolist() == users.tolist()
+
+
+def test_digest_stays_what_it_was() -> None:
+    """Checkpoints of older versions hold it."""
+    assert build().digest[:16] == "1e40591ad3438928"
+
+
+def test_ids_as_categories() -> None:
+    """They are numbered as the same ids in a plain column, whatever the order of the categories, and unused ones."""
+    plain = Interactions.from_frame(LOG)
+    for users, items in (([10, 2, 9], ["c", "b", "a"]), ([3, 9, 10, 99, 2], ["b", "zz", "c", "a"])):
+        user, item = pd.CategoricalDtype(users), pd.CategoricalDtype(items)
+        log = Interactions.from_frame(LOG.assign(user=LOG["user"].astype(user), item=LOG["item"].astype(item)))
+        assert log.digest == plain.digest
+        assert log.user_ids.tolist() == plain.user_ids.tolist()
+        assert log.users.tolist() == plain.users.tolist()
+        assert log.items.tolist() == plain.items.tolist()
+    with pytest.raises(InputError, match="users spans -1"):
+        Interactions.from_frame(LOG.assign(user=pd.Categorical.from_codes([0, -1, 0, 1], categories=[9, 2])))
+
+
+def test_nobody_to_leave_out() -> None:
+    """Then nothing is copied."""
+    assert (log := build()).with_min_interactions(1) is log
+    lonely = build(item_ids=np.array(["x", "y", "z", "nobody's"]))
+    assert lonely.with_min_interactions(1).num_items == 3
+
+
+def test_rows_of_a_repeated_pair() -> None:
+    again = pd.concat([LOG, LOG.iloc[[1, 0]], LOG.iloc[[1]]], ignore_index=True)
+    with pytest.raises(RepeatedPair) as caught:
+        Interactions.from_frame(again)
+    assert caught.value.rows.tolist() == [1, len(LOG), len(LOG) + 2]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kdrec.data.interactions import Interactions
-from kdrec.data.sampling import Batch, NegativeSampler, TripleLoader
+from kdrec.data.sampling import Batch, NegativeSampler, OutsideSampler, TripleLoader
 from kdrec.data.splits import Split
 from kdrec.errors import InputError
 from tests.generated import generate
@@ -256,3 +256,36 @@ def test_histories_come_user_by_user_in_another_order_every_epoch() -> None:
         orders.add((tuple(users.tolist()), tuple(batch.positives.tolist())))
     assert len(orders) == 5
     assert {len(part.users) for part in list(triples)[:-1]} == {16}
+
+
+def test_blocks_of_an_epoch_change_nothing(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negatives are drawn for some batches at a time, and are the same as if they were drawn for all at once."""
+    for options in ({"samples": "pairs"}, {"samples": "histories"}, {"samples": "users", "num_negatives": 3}):
+        whole = list(loader(split.train, rank=1, num_ranks=2, **options))
+        monkeypatch.setattr("kdrec.data.sampling._AT_ONCE", 20)
+        blocks = list(loader(split.train, rank=1, num_ranks=2, **options))
+        monkeypatch.undo()
+        assert len(whole) == len(blocks)
+        for one, other in zip(whole, blocks, strict=True):
+            assert all(torch.equal(*parts) for parts in zip(one, other, strict=True))
+
+
+def test_what_a_row_skips_against_counting() -> None:
+    """Rows of very different lengths, empty ones among them, the first and the last too."""
+    chance = np.random.default_rng(0)
+    held = [np.sort(chance.permutation(200)[:length]) for length in (0, 1, 199, 3, 0, 64, 65, 127, 0)]
+    offsets = np.concatenate(([0], np.cumsum([len(columns) for columns in held])))
+    sampler = OutsideSampler(offsets, np.concatenate(held), 200)
+    for row, columns in enumerate(held):
+        ranks = torch.arange(200 - len(columns))
+        skipped = sampler._skipped(torch.tensor([row]), ranks.unsqueeze(0))[0]
+        assert skipped.tolist() == [(columns - np.arange(len(columns)) <= rank).sum() for rank in ranks.tolist()]
+        assert (ranks + skipped).tolist() == sorted(set(range(200)) - set(columns.tolist()))
+
+
+def test_an_epoch_is_not_copied(split: Split) -> None:
+    """Pairs, and what each user has, are the data's own arrays."""
+    triples = loader(split.train)
+    assert triples._negatives._columns.data_ptr() == split.train.csr[1].ctypes.data
+    held = [part for part in vars(triples).values() if isinstance(part, torch.Tensor | np.ndarray)]
+    assert not held

@@ -221,3 +221,52 @@ def test_too_few_to_cut() -> None:
 def test_bad_shares(splitter: type[Splitter], valid: float, test: float) -> None:
     with pytest.raises(InputError, match=f"{splitter.__name__}: .*must be positive and leave something to train on"):
         splitter(valid, test)  # type: ignore[call-arg, arg-type]
+
+
+def by_sorting(log: Interactions, key: np.ndarray) -> list[np.ndarray]:
+    """Return rows of train, valid and test as the definition has it, user by user."""
+    parts: list[list[int]] = [[], [], []]
+    for user in range(log.num_users):
+        rows = sorted(np.flatnonzero(log.users == user), key=lambda row: (key[row], log.items[row]))
+        for part, some in zip(parts, (rows[:-2], rows[-2:-1], rows[-1:]), strict=True):
+            part.extend(some)
+    return [np.sort(part) for part in parts]
+
+
+@pytest.mark.parametrize("low", [0, -(2**62)], ids=["few times", "far times"])
+def test_the_last_without_sorting(low: int) -> None:
+    """Many equal times, negative ones, users in any order: rows keep their order within each part."""
+    chance = np.random.default_rng(2)
+    keys = chance.permutation(np.unique(np.concatenate((chance.integers(0, 40 * 60, 900), np.arange(40) * 60))))
+    users, items = np.divmod(keys, 60)
+    ids = (np.arange(40).astype(str), np.arange(60).astype(str))
+    log = Interactions(users, items, *ids, chance.integers(low, 4, len(users)))
+    split = LeaveOneOut("time", min_interactions=3)(log)
+    assert log.timestamps is not None
+    kept = log.with_min_interactions(3)
+    assert kept.timestamps is not None
+    for part, rows in zip((split.train, split.valid, split.test), by_sorting(kept, kept.timestamps), strict=True):
+        assert part.users.tolist() == kept.users[rows].tolist()
+        assert part.items.tolist() == kept.items[rows].tolist()
+
+
+@pytest.mark.parametrize("order", ["time", "random"])
+def test_held_out_of_some_users(order: str, interactions: Interactions) -> None:
+    splitter = LeaveOneOut(order, seed=7, num_users=4)  # type: ignore[arg-type]
+    split, whole = splitter(interactions), LeaveOneOut(order, seed=7)(interactions)  # type: ignore[arg-type]
+    drawn = np.flatnonzero(split.test.user_counts)
+    assert len(drawn) == len(split.test) == len(split.valid) == 4
+    assert pairs(split.test) < pairs(whole.test)
+    assert pairs(split.valid) < pairs(whole.valid)
+    assert len(split.train) == len(interactions) - 8
+    assert splitter.name == f"leave-one-out-{order}-of-4-users-seed7-min3"
+    other = LeaveOneOut(order, seed=8, num_users=4)(interactions)  # type: ignore[arg-type]
+    assert drawn.tolist() != np.flatnonzero(other.test.user_counts).tolist()
+
+
+def test_more_users_than_there_are(interactions: Interactions) -> None:
+    assert all_pairs(LeaveOneOut(num_users=30)(interactions)) == all_pairs(LeaveOneOut()(interactions))
+    with pytest.raises(InputError, match="num_users is 31 and only 30 users have 3 interactions"):
+        LeaveOneOut(num_users=31)(interactions)
+    with pytest.raises(InputError, match="num_users is 0; it must be at least 1"):
+        LeaveOneOut(num_users=0)

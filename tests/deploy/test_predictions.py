@@ -73,6 +73,7 @@ def test_the_best_that_nobody_touched(
     recommender: Recommender, suffix: str,
 ) -> None:  # fmt: skip
     model = deployed(tmp_path, recommender, split.train, split.valid, split.test)
+    monkeypatch.setattr("kdrec.evaluation.chunks.CPU_USERS", 1)
     monkeypatch.setattr("kdrec.evaluation.chunks.CPU_BYTES", 4 * 3 * 40)  # 3 users at once, not a divisor of a batch
     output, told = tmp_path / f"lists{suffix}", []
     done = predict(model, Parts(output), k=5, batch_size=8, told=lambda *counts: told.append(counts))

@@ -78,6 +78,7 @@ def test_streamed_is_dense(
     side: Side, length: int, scores_at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kdrec.evaluation.chunks.CPU_BYTES", 4 * scores_at_once)
+    monkeypatch.setattr("kdrec.evaluation.chunks.CPU_USERS", 1)
     teacher = teacher_in(tmp_path)
     found = top_lists(teacher, TRAIN, length, side)
     assert max(asked(teacher)) == min(max(1, scores_at_once // 20), 12)

@@ -26,8 +26,9 @@ every_error = pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS.keys(
 
 def test_the_budget_divides_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdrec.evaluation.chunks.CPU_BYTES", 100)
+    monkeypatch.setattr("kdrec.evaluation.chunks.CPU_USERS", 2)
     assert in_chunks(Tensor.tolist, torch.arange(7), 30) == [[0, 1, 2], [3, 4, 5], [6]]
-    assert in_chunks(Tensor.tolist, torch.arange(2), 1000) == [[0], [1]]
+    assert in_chunks(Tensor.tolist, torch.arange(3), 1000) == [[0, 1], [2]]
     assert in_chunks(Tensor.tolist, torch.arange(0), 30) == [[]]
 
 

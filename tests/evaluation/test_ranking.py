@@ -9,6 +9,7 @@ from kdrec.data.interactions import Interactions
 from kdrec.data.splits import Split
 from kdrec.errors import InputError
 from kdrec.evaluation import chunks
+from kdrec.evaluation.evaluate import ranking_of
 from kdrec.evaluation.ranking import CatalogueRanking, PairIndex, top_k
 from kdrec.models.bpr import BPR
 
@@ -171,6 +172,7 @@ def test_rows_at_once_do_not_matter(split: Split, monkeypatch: pytest.MonkeyPatc
     expected = ranking.top_items(table(scores), users, 5)
     for numbers in (1, 80, 3 * 40 + 1):
         monkeypatch.setattr(chunks, "CPU_BYTES", 4 * numbers)
+        monkeypatch.setattr(chunks, "CPU_USERS", 1)
         assert torch.equal(ranking.top_items(table(scores), users, 5), expected)
 
 
@@ -295,3 +297,16 @@ def test_who_has_fewer_unseen_items_gets_these() -> None:
 def test_bad_number_of_candidates(number: int) -> None:
     with pytest.raises(InputError, match=f"num_candidates is {number}; it must lie between 1 and the catalogue's 5"):
         CatalogueRanking(HELD_OUT, [SEEN], number)
+
+
+def test_nothing_as_large_as_the_data_is_made_before_it_is_needed(split: Split) -> None:
+    ranking = ranking_of(split, "val")
+    assert not {"hidden", "known"} & set(vars(ranking))
+    assert ranking.hidden.items.data_ptr() == split.train.csr[1].ctypes.data  # validation hides the training pairs
+    assert "keys" not in vars(ranking.hidden)
+
+
+def test_keys_by_hand() -> None:
+    index = PairIndex(log([(2, 3), (0, 4), (2, 0)]))
+    assert index.keys.tolist() == [4, 10, 13, 20]
+    assert PairIndex(log([])).keys.tolist() == [20]

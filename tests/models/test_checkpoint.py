@@ -24,6 +24,7 @@ from kdrec.models.bpr import BPR
 from kdrec.models.checkpoint import as_config, describe, digest, read, require_known_classes, restore
 from kdrec.models.ncf import NCF
 from kdrec.models.popularity import Popularity
+from kdrec.models.texts import unpack
 from tests.generated import GeneratedDataModule, content_of
 
 MODELS = [BPR(embedding_dim=6), NCF(embedding_dim=8, num_layers=2, dropout=0.3), Popularity()]
@@ -82,7 +83,7 @@ def test_data_config_round_trip() -> None:
     assert config["init_args"]["root"] == "some/where"
     assert config["init_args"]["splitter"] == {
         "class_path": "kdrec.data.splits.LeaveOneOut",
-        "init_args": {"order": "random", "seed": 4, "min_interactions": 3},
+        "init_args": {"order": "random", "seed": 4, "min_interactions": 3, "num_users": None},
     }
     copy = rebuilt(config)
     assert isinstance(copy, GeneratedDataModule)
@@ -290,11 +291,11 @@ def test_foreign_torch_file(foreign: object, path: Path) -> None:
     refused(path, "was not written by kdrec")
 
 
-@pytest.mark.parametrize("number", [0, 2, "1", None])
+@pytest.mark.parametrize("number", [0, 3, "1", None])
 def test_other_format(content: dict[str, Any], path: Path, number: object) -> None:
     content["kdrec"]["format"] = number
     torch.save(content, path)
-    refused(path, f"has format {number} where this kdrec reads 1")
+    refused(path, f"has format {number} where this kdrec reads 1 and 2")
 
 
 # Files that are evil
@@ -551,3 +552,55 @@ def test_weight_name_is_no_text(content: dict[str, Any], path: Path) -> None:
     torch.save(content, path)
     with pytest.raises(InputError):
         restore(path)
+
+
+# Large catalogues
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"bytes": torch.full((98,), 255, dtype=torch.uint8)},
+        {"bytes": torch.zeros(3, dtype=torch.uint8)},
+        {"bytes": "abc"},
+        {"ends": torch.arange(30).flip(0)},
+        {"ends": torch.tensor(3)},
+        {"ends": torch.zeros(0, dtype=torch.int64)},
+        {"ends": None},
+    ],
+    ids=str,
+)
+def test_packed_ids_that_are_damaged(content: dict[str, Any], path: Path, damage: dict[str, Any]) -> None:
+    content["kdrec"]["user_ids"] |= damage
+    torch.save(content, path)
+    with pytest.raises(InputError, match="its user_ids cannot be read"):
+        read(path)
+
+
+def test_files_of_format_1_are_read(content: dict[str, Any], path: Path) -> None:
+    """Raw ids as lists, seen items as int64."""
+    torch.save(content, path)
+    new = read(path)["kdrec"]
+    section = content["kdrec"]
+    section |= {side: unpack(section[side]) for side in ("user_ids", "item_ids")} | {"format": 1}
+    section["seen"]["items"] = section["seen"]["items"].long()
+    torch.save(content, path)
+    old = read(path)["kdrec"]
+    assert all(old[side] == new[side] for side in ("user_ids", "item_ids"))
+    assert torch.equal(old["seen"]["items"], new["seen"]["items"].long())
+    assert isinstance(restore(path), BPR)
+
+
+def test_histories_in_blocks_of_users(interactions: Interactions, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = RandomRatio(0.2, 0.2, min_interactions=5)(interactions)
+    model, parts = BPR(2), (split.train, split.valid, split.test)
+    model.bind(split.train)
+    whole = describe(model, *parts)["seen"]
+    users, items, times = (np.concatenate([getattr(p, n) for p in parts]) for n in ("users", "items", "timestamps"))
+    assert whole["items"].tolist() == items[np.lexsort((items, times, users))].tolist()
+    assert whole["items"].dtype == torch.int32
+    for together in (1, 7, 50):
+        monkeypatch.setattr(checkpoint, "_SORTED_TOGETHER", together)
+        seen = describe(model, *parts)["seen"]
+        assert torch.equal(seen["items"], whole["items"])
+        assert torch.equal(seen["offsets"], whole["offsets"])
