@@ -37,9 +37,6 @@ class OutsideSampler:
     The r-th column that a row does *not* hold is ``r + #{j : p_j - j <= r}`` for its sorted columns p_0 < p_1 < ..., so
     one draw and one binary search give an unbiased sample in a fixed number of operations, on any device.
 
-    The search is one within the row, so that a draw costs what the longest row makes it cost, however many rows there
-    are, and nothing is held but what is given.
-
     Args:
         offsets: (num_rows + 1,) int64; the columns that row r holds stand at ``offsets[r]`` up to ``offsets[r + 1]``.
         columns: (n,) int64, ascending and different in each row.
@@ -50,10 +47,13 @@ class OutsideSampler:
     """
 
     def __init__(self, offsets: np.ndarray, columns: np.ndarray, num_columns: int) -> None:
-        self._offsets, self._columns = torch.from_numpy(offsets), torch.from_numpy(columns)
-        self._counts = self._offsets.diff()
-        self._longest = int(self._counts.max()) if len(self._counts) else 0
-        self.free = num_columns - self._counts
+        counts = np.diff(offsets)
+        keys = np.repeat(offsets[:-1] + np.arange(len(counts)) * num_columns, counts)  # p_j - j, apart for each row
+        keys += columns
+        keys -= np.arange(len(columns))
+        self._keys, self._offsets = torch.from_numpy(keys), torch.from_numpy(offsets)
+        self._stride = num_columns
+        self.free = num_columns - self._offsets.diff()
 
     def draw(self, rows: Tensor, number: int, generator: torch.Generator) -> Tensor:
         """Draw with replacement.
@@ -70,18 +70,8 @@ class OutsideSampler:
         # float64 keeps 53 bits, so the bias against a uniform integer is below num_columns / 2**53
         chance = torch.rand((len(rows), number), dtype=torch.float64, generator=generator, device=generator.device)
         rank = (chance * free).long().clamp_(max=free - 1)
-        return rank + self._skipped(rows, rank)
-
-    def _skipped(self, rows: Tensor, rank: Tensor) -> Tensor:
-        """Return #{j : p_j - j <= rank}, (B, N), by a binary search that all rows make together."""
-        counts, found = self._counts[rows].unsqueeze(1), torch.zeros_like(rank)
-        before = self._offsets[rows].unsqueeze(1) - 1
-        for step in (1 << power for power in reversed(range(self._longest.bit_length()))):
-            further = found + step
-            place = before + torch.minimum(further, counts)  # of p_j, j = further - 1, if the row is so long
-            inside = (further <= counts) & (self._columns[place.clamp_(min=0)] - further < rank)
-            found = torch.where(inside, further, found)
-        return found
+        query = (rows * self._stride).unsqueeze(1) + rank
+        return rank + torch.searchsorted(self._keys, query, right=True) - self._offsets[rows].unsqueeze(1)
 
 
 class NegativeSampler(OutsideSampler):
