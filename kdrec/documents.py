@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 _LARGEST_JSON, _LARGEST_YAML = 1 << 24, 1 << 18  # bytes; YAML is read at some 100 KB a second
 _DEEPEST, _MOST = 50, 100_000  # nests in nests; values, each as often as aliases repeat it
 
@@ -31,6 +29,8 @@ def read_yaml(path: Path) -> Any:
         OSError: If it cannot be read.
         ValueError: If it is no YAML, too large or too deep, also by aliases; the message is a phrase for people.
     """
+    import yaml  # here, so that --help needs it not
+
     try:
         content = yaml.safe_load(_text(path, _LARGEST_YAML))
     except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError) as error:

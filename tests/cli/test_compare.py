@@ -105,7 +105,7 @@ def test_an_export_beside_its_checkpoint(kdrec: Kdrec, pair: tuple[str, str]) ->
         ((), "There is nothing to compare; name one checkpoint at least."),
         (("{0}", "{0}"), "are the same file; name each once."),
         (("{0}", "nowhere.ckpt"), "There is no checkpoint nowhere.ckpt"),
-        (("{0}", "teacher.yaml"), "so it is not a checkpoint of kdrec"),
+        (("{0}", "teacher.yaml"), "teacher.yaml cannot be read as a checkpoint"),
         (("{0}", "byhand.ckpt"), "and byhand.ckpt for byhand/ready-made, full ranking; numbers of two protocols"),
         (("byhand.ckpt",), "There is no train.tsv in data/byhand"),
         (("{0}", "--metric", "recall@7"), "was not evaluated by 'recall@7'; did you mean 'recall@"),
