@@ -94,7 +94,7 @@ def survive(config: str, num_kills: int, seed: int) -> list[tuple[str, int]]:
     return kills
 
 
-@pytest.mark.parametrize(("patience", "num_kills"), [(4, 3), pytest.param(30, 10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("patience", "num_kills"), [(8, 3), pytest.param(30, 10, marks=pytest.mark.slow)])
 def test_a_killed_training_ends_as_one_that_never_was(config: str, patience: int, num_kills: int) -> None:
     process = start(Path.cwd(), ["fit", "--config", config, "--name", "whole"])
     process.join()
