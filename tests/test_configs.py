@@ -18,7 +18,7 @@ every_config = pytest.mark.parametrize("config", CONFIGS, ids=str)
 
 def test_none_is_missed() -> None:
     assert len(CONFIGS) == 38
-    assert len(STUDIES) == 5
+    assert len(STUDIES) == 6
     assert len([*(ROOT / "configs").rglob("*.yaml")]) == len(CONFIGS) + len(STUDIES)
 
 
