@@ -1,7 +1,7 @@
 """A study in figures: quality against size, and learning curves."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,11 @@ from kdrec.studies.results import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+_FEW = 8  # methods; the legend of more stands beside the axes
+_LEGEND = 2.4  # inches that it takes there, and each of its lines:
+_LINE = 0.2
+_STYLES = ("-", ":", "-.")  # there are but ten colours
 
 
 def draw(study: Study, results: Mapping[Cell, Result], output: Path) -> list[Path]:
@@ -35,15 +40,16 @@ def draw(study: Study, results: Mapping[Cell, Result], output: Path) -> list[Pat
     drawn = [cell for cell in results if cell.method != TEACHER]
     students = [student for student in study.students if any(cell.student == student for cell in drawn)]
     written = []
+    beside, least = (_LEGEND, _LINE * (len(study.methods) + 2)) if len(study.methods) > _FEW else (0, 0)
     if drawn:
-        figure = new_figure(6.4, 4.4)
+        figure = new_figure(6.4 + beside, max(4.4, least))
         _draw_sizes(figure.add_subplot(), study, results)
         figure.savefig(output / "size.png")
         written.append(output / "size.png")
     if any(results[cell].curve for cell in drawn):
         columns = min(len(students), 4)
         rows = -(-len(students) // columns)
-        figure = new_figure(1 + 3.2 * columns, 0.6 + 2.8 * rows)
+        figure = new_figure(1 + 3.2 * columns + beside, max(0.6 + 2.8 * rows, least))
         axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         for place, student in enumerate(students):
             _draw_curves(axes[place // columns][place % columns], study, results, student)
@@ -53,7 +59,7 @@ def draw(study: Study, results: Mapping[Cell, Result], output: Path) -> list[Pat
         figure.supylabel(f"validation {study.metric}", fontsize="medium")
         panels = [panel.get_legend_handles_labels() for panel in axes.flat]  # a method may be in some panels only
         shown = {label: handle for handles, labels in panels for handle, label in zip(handles, labels, strict=True)}
-        axes[0][0].legend(shown.values(), shown.keys(), frameon=False, fontsize="small")
+        _add_legend(axes[0][-1 if beside else 0], [*shown.values()], [*shown], "small")
         figure.savefig(output / "curves.png")
         written.append(output / "curves.png")
     return written
@@ -86,7 +92,14 @@ def _draw_sizes(axes: "Axes", study: Study, results: Mapping[Cell, Result]) -> N
     log_axis(axes, (r.bytes / 2**20 for r in results.values()), "size of the deployed model, MiB")
     axes.set_ylabel(f"test {study.metric}")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    _add_legend(axes, *axes.get_legend_handles_labels(), "medium")
+
+
+def _add_legend(axes: "Axes", handles: Sequence[Any], labels: Sequence[str], size: str) -> None:
+    if len(labels) > _FEW:
+        axes.legend(handles, labels, frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    else:
+        axes.legend(handles, labels, frameon=False, fontsize=size)
 
 
 def _draw_curves(axes: "Axes", study: Study, results: Mapping[Cell, Result], student: str) -> None:
@@ -98,7 +111,9 @@ def _draw_curves(axes: "Axes", study: Study, results: Mapping[Cell, Result], stu
             continue
         epochs = sorted(set.intersection(*(set(curve) for curve in curves)))
         means = [statistics.fmean(curve[epoch] for curve in curves) for epoch in epochs]
-        style: dict[str, Any] = {"color": "0.6", "linestyle": "--"} if method == TEACHER else {"color": f"C{number}"}
+        style: dict[str, Any] = {"color": f"C{number}", "linestyle": _STYLES[number // 10 % len(_STYLES)]}
+        if method == TEACHER:
+            style = {"color": "0.6", "linestyle": "--"}
         label = method if method != TEACHER else f"{TEACHER} {of}".strip()
         axes.plot(epochs, means, label=label, linewidth=1.4, **style)
     axes.set_title(f"student {student}" if student else "student", fontsize="medium")

@@ -98,6 +98,22 @@ def test_a_method_has_one_colour_everywhere_and_stands_in_the_legend(
     assert {drawn.lines[0].get_color() for drawn in figures["size.png"].axes[0].containers} == {"C0", "C1", "C2"}
 
 
+def test_the_legend_of_many_methods_stands_beside_the_axes_and_tells_them_apart(
+    tmp_path: Path, figures: dict[str, Figure]
+) -> None:
+    cells = [cell(f"method {number}", "2") for number in range(20)]
+    draw(study_of(cells), finish_all(tmp_path, cells), tmp_path)
+    for figure in figures.values():
+        [axes] = figure.axes
+        figure.draw_without_rendering()
+        legend, whole = axes.get_legend().get_window_extent(), figure.bbox
+        assert legend.x0 >= axes.get_window_extent().x1
+        assert whole.x0 <= legend.x0 < legend.x1 <= whole.x1
+        assert whole.y0 <= legend.y0 < legend.y1 <= whole.y1
+    lines = figures["curves.png"].axes[0].lines
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 20
+
+
 @pytest.mark.parametrize("number", [1, 4, 5, 9])
 def test_any_number_of_students(tmp_path: Path, figures: dict[str, Figure], number: int) -> None:
     cells = [cell("alone", str(2 * n)) for n in range(1, number + 1)]
