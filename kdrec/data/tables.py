@@ -69,7 +69,7 @@ def read_table(
             header=None if header else 0, dtype=str, keep_default_na=False, quoting=_QUOTING[quoted], index_col=False,
             engine="c", on_bad_lines="error",
         )  # fmt: skip
-    except pd.errors.ParserError as error:
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:  # the second of blanks alone
         raise InputError(
             f"{path} is not a table separated by {separator!r}: {str(error).strip()}; mend it, or name its separator."
         ) from None

@@ -14,11 +14,11 @@ import platform
 import sys
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -226,7 +226,7 @@ def restore(path: str | Path, content: dict[str, Any] | None = None) -> Recommen
             recommender = _built(section)
         recommender.load_state_dict(weights)
         recommender.require_sound()
-    except (ImportError, AttributeError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+    except (ImportError, AttributeError, LookupError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise InputError(
             f"The model in {path} cannot be rebuilt: {_first_line(error)}; use the kdrec version that wrote it "
             f"({versions.get('kdrec', 'unknown') if isinstance(versions, dict) else 'unknown'})."
@@ -275,7 +275,7 @@ def _is_whole(section: Mapping[str, Any], recommender: Recommender) -> bool:
             and (int(offsets[0]), int(offsets[-1])) == (0, len(items))
             and bool((offsets.diff() >= 0).all() and ((items >= 0) & (items < num_items)).all())
         )
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError):
         return False
 
 
@@ -371,7 +371,12 @@ def require_known_classes(config: Any, path: str | Path, kind: type | tuple[type
     """
     damaged = f"The checkpoint {path} is damaged:"
     arguments = config.get("init_args", {}) if isinstance(config, dict) else None
-    if not isinstance(arguments, dict) or not isinstance(config.get("class_path"), str) or level > _DEEPEST:
+    if (
+        not isinstance(arguments, dict)
+        or not isinstance(config.get("class_path"), str)
+        or level > _DEEPEST
+        or not all(isinstance(name, str) for name in (*config, *arguments))
+    ):
         raise InputError(f"{damaged} it does not say its classes as class_path and init_args; make it again.")
     class_path = config["class_path"]
     module = class_path.rpartition(".")[0]
@@ -388,13 +393,17 @@ def require_known_classes(config: Any, path: str | Path, kind: type | tuple[type
         raise InputError(f"{damaged} {class_path} is not a {' or '.join(each.__name__ for each in kinds)}.")
     types = get_type_hints(found.__init__)
     for name, value in arguments.items():
+        if isinstance(value, list | tuple) and name in types and not _takes_several(types[name]):
+            raise InputError(f"{damaged} {class_path} takes no list as {name}; make it again.")
         for part in value if isinstance(value, list | tuple) else [value]:
             if isinstance(part, dict) and (taken := _classes_in(types.get(name))):
                 require_known_classes(part, path, taken, level + 1)
             elif not isinstance(part, str | int | float | None):
                 raise InputError(f"{damaged} {class_path} takes no {type(part).__name__} as {name}; make it again.")
-            elif isinstance(part, str) and not _takes_text(types.get(name)):
+            elif isinstance(part, str) and not _takes(types.get(name), (str,)):
                 raise InputError(f"{damaged} {class_path} takes no text as {name}; make it again.")
+            elif isinstance(part, int | float) and name in types and not _takes(types[name], (int, float, bool)):
+                raise InputError(f"{damaged} {class_path} takes no number as {name}; make it again.")
 
 
 def _classes_in(annotation: Any) -> tuple[type, ...]:
@@ -404,8 +413,16 @@ def _classes_in(annotation: Any) -> tuple[type, ...]:
     return tuple(found for part in get_args(annotation) for found in _classes_in(part))
 
 
-def _takes_text(annotation: Any) -> bool:
-    return annotation is str or any(isinstance(part, str) or _takes_text(part) for part in get_args(annotation))
+def _takes(annotation: Any, kinds: tuple[type, ...]) -> bool:
+    """Whether a parameter takes values of one of these kinds, alone, in a list, or as one of several choices."""
+    return annotation in kinds or any(isinstance(part, kinds) or _takes(part, kinds) for part in get_args(annotation))
+
+
+def _takes_several(annotation: Any) -> bool:
+    origin = get_origin(annotation) or annotation
+    if isinstance(origin, type) and issubclass(origin, Sequence) and origin is not str:
+        return True
+    return any(_takes_several(part) for part in get_args(annotation))
 
 
 def _resolve(class_path: str) -> type | None:

@@ -177,3 +177,9 @@ def test_repeated_pair_after_an_empty_line(path: Path) -> None:
     path.write_text("userId,movieId,stars\n1,x,2\n\n1,x,5\n")
     with pytest.raises(InputError, match="line 4: user 1"):
         read_ratings(path, COLUMNS, separator=",")
+
+
+def test_a_tab_alone_is_no_table(path: Path) -> None:
+    path.write_bytes(b"\t")
+    with pytest.raises(InputError, match="is not a table separated by"):
+        read_table(path, COLUMNS, quoted=True)

@@ -604,3 +604,22 @@ def test_histories_in_blocks_of_users(interactions: Interactions, monkeypatch: p
         seen = describe(model, *parts)["seen"]
         assert torch.equal(seen["items"], whole["items"])
         assert torch.equal(seen["offsets"], whole["offsets"])
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"init_args": {("embedding_dim",): 8}}, "does not say its classes"),
+        ({("more",): 8}, "does not say its classes"),
+        ({"init_args": {"embedding_dim": [8]}}, "takes no list as embedding_dim"),
+    ],
+)
+def test_arguments_of_a_wrong_kind_are_refused(config: dict[Any, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        checkpoint.require_known_classes({"class_path": "kdrec.models.bpr.BPR", **config}, "some.ckpt", Recommender)
+
+
+def test_a_number_is_refused_where_a_class_is_taken() -> None:
+    said = {"class_path": "kdrec.data.citeulike.CiteULike", "init_args": {"splitter": 5}}
+    with pytest.raises(InputError, match="takes no number as splitter"):
+        checkpoint.require_known_classes(said, "some.ckpt", InteractionDataModule)
