@@ -12,7 +12,8 @@ from kdrec.data.sampling import Samples
 from kdrec.data.splits import Splitter
 from kdrec.models import checkpoint
 from kdrec.models.base import Recommender
-from kdrec.models.checkpoint import as_config, describe
+from kdrec.models.checkpoint import describe
+from kdrec.models.described import as_config
 
 NUM_GROUPS = 4
 

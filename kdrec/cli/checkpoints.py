@@ -14,6 +14,7 @@ from kdrec.documents import read_yaml
 from kdrec.errors import InputError
 from kdrec.models import checkpoint as files
 from kdrec.models.base import Recommender
+from kdrec.models.described import require_known_classes, shown
 
 
 def choose(args: list[str]) -> tuple[Path, list[str]]:
@@ -43,7 +44,7 @@ def choose(args: list[str]) -> tuple[Path, list[str]]:
     section = files.read(path)["kdrec"]
     if given.config:
         return path, args
-    files.require_known_classes(section["data"], path, InteractionDataModule)
+    require_known_classes(section["data"], path, InteractionDataModule)
     parts = {"model": as_module(path, section["evaluation"]), "data": section["data"]}
     return path, [args[0], *(text for key, part in parts.items() for text in (f"--{key}", json.dumps(part))), *args[1:]]
 
@@ -56,7 +57,7 @@ def as_module(path: Path, evaluation: Mapping[str, Any]) -> dict[str, Any]:
         evaluation: Its ``cutoffs`` and ``num_candidates`` are taken.
     """
     model = files.read(path)["kdrec"]["model"]
-    files.require_known_classes(model, path, Recommender)
+    require_known_classes(model, path, Recommender)
     options = {key: evaluation[key] for key in ("cutoffs", "num_candidates") if key in evaluation}
     return {"class_path": "kdrec.training.ranking.RankingModule", "init_args": {"recommender": model, **options}}
 
@@ -73,13 +74,12 @@ def require_same_model(path: Path, module: Mapping[str, Any]) -> None:
     if theirs is None:
         return
     held = files.read(path)["kdrec"]["model"]
-    files.require_known_classes(held, path, Recommender)
+    require_known_classes(held, path, Recommender)
     held, theirs = _spelled_out(held), _spelled_out(theirs)
     left_open = {name: None for name, value in theirs["init_args"].items() if value is None}
     if theirs != held | {"init_args": held["init_args"] | left_open}:
         raise InputError(
-            f"{path} holds {files.shown(held)} and the config says {files.shown(theirs)}; "
-            f"give the config that made it, or none."
+            f"{path} holds {shown(held)} and the config says {shown(theirs)}; give the config that made it, or none."
         )
 
 

@@ -13,7 +13,7 @@ from kdrec.cli import runs
 from kdrec.cli.messages import say
 from kdrec.data.base import InteractionDataModule
 from kdrec.errors import InputError
-from kdrec.models.checkpoint import as_config
+from kdrec.models.described import as_config
 
 # what Lightning knows its place among other processes by; the teacher's fit shall take itself for the only one
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

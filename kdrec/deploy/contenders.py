@@ -14,6 +14,7 @@ from kdrec.errors import InputError
 from kdrec.evaluation.ranking import CatalogueRanking, top_k
 from kdrec.models import checkpoint as files
 from kdrec.models.base import Recommender
+from kdrec.models.described import rebuild, require_known_classes
 
 
 class Contender(ABC):
@@ -104,9 +105,9 @@ class OnnxExport(Contender):
         self._session = _session(path / "users.onnx")
         try:
             self.protocol, self.data_digest, model = said["protocol"], said["data_digest"], said["model"]
-            files.require_known_classes(model, path, Recommender)
+            require_known_classes(model, path, Recommender)
             with torch.device("meta"):  # to count is all that is wanted
-                recommender = files.rebuild(model)
+                recommender = rebuild(model)
                 recommender.build(said["num_users"], said["num_items"])
             sizes = {name: int(part["bytes"]) for name, part in said["files"].items()}
         except InputError:

@@ -6,7 +6,7 @@ from typing import Any
 
 from kdrec.data.base import InteractionDataModule
 from kdrec.errors import InputError
-from kdrec.models import checkpoint as files
+from kdrec.models.described import rebuild, require_known_classes
 
 
 def data_of(path: str | Path, section: Mapping[str, Any]) -> InteractionDataModule:
@@ -19,9 +19,9 @@ def data_of(path: str | Path, section: Mapping[str, Any]) -> InteractionDataModu
     Raises:
         InputError: If the data set is not there, is another now, or the section is damaged.
     """
-    files.require_known_classes(section["data"], path, InteractionDataModule)
+    require_known_classes(section["data"], path, InteractionDataModule)
     try:
-        data = files.rebuild(section["data"])
+        data = rebuild(section["data"])
     except TypeError as error:
         raise InputError(
             f"The data module of {path} cannot be made ({error}); use the kdrec version that wrote the file."

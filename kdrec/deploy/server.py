@@ -19,6 +19,7 @@ from kdrec.deploy.recommender import Deployed, Item
 from kdrec.deploy.traffic import Counts, Guard, headers_of
 from kdrec.errors import InputError, UnknownName
 from kdrec.models import checkpoint as files
+from kdrec.models.described import as_config, shown
 
 MAX_K, MAX_ITEMS, MAX_NAME = 1000, 200, 200
 PATHS = {
@@ -171,7 +172,7 @@ def http_server(app: FastAPI) -> uvicorn.Server:
 def _described(model: Deployed) -> dict[str, Any]:
     recommender = model.recommender
     return {
-        "model": files.shown(files.as_config(recommender)),
+        "model": shown(as_config(recommender)),
         "users": recommender.num_users,
         "items": recommender.num_items,
         "parameters": recommender.num_parameters(),

@@ -22,6 +22,7 @@ from kdrec.evaluation.ranking import CatalogueRanking, require_candidates
 from kdrec.models import checkpoint as files
 from kdrec.models import losses
 from kdrec.models.base import Recommender
+from kdrec.models.described import as_config, shown
 from kdrec.training import divergence, resuming
 from kdrec.training.optimizers import LazyAdam, let_embeddings_be_sparse
 
@@ -271,7 +272,7 @@ class RankingModule(L.LightningModule):
             files.describe_model(self.recommender)
             | self._described
             | {
-                "data": files.as_config(self._datamodule),
+                "data": as_config(self._datamodule),
                 "evaluation": {"cutoffs": list(self.cutoffs), "num_candidates": self.num_candidates},
                 "protocol": self.protocol,
                 "metrics": metrics,
@@ -285,11 +286,11 @@ class RankingModule(L.LightningModule):
         if hasattr(self, "stand_in"):
             checkpoint["state_dict"]["stand_in"] = self.stand_in
         section = checkpoint.get("kdrec", {})
-        model = files.as_config(self.recommender)
+        model = as_config(self.recommender)
         if section.get("model") != model:
             raise InputError(
-                f"The checkpoint does not belong to this run: its model is {files.shown(section.get('model') or {})} "
-                f"and here it is {files.shown(model)}; give the config that made it."
+                f"The checkpoint does not belong to this run: its model is {shown(section.get('model') or {})} "
+                f"and here it is {shown(model)}; give the config that made it."
             )
         if section.get("data_digest") != self.train_data.digest:
             raise InputError(

@@ -7,7 +7,7 @@ import pytest
 
 from kdrec.data.base import InteractionDataModule
 from kdrec.data.splits import Split, Splitter
-from kdrec.models.checkpoint import as_config
+from kdrec.models.described import as_config
 from tests.discovery import subclasses
 from tests.generated import generate
 

@@ -10,6 +10,7 @@ from kdrec.data.sampling import Batch
 from kdrec.errors import InputError
 from kdrec.models import checkpoint
 from kdrec.models.base import DotProductRecommender, Recommender
+from kdrec.models.described import as_config, rebuild
 from kdrec.models.history import HistoryRecommender
 from tests.discovery import subclasses
 from tests.generated import content_of, generate
@@ -85,9 +86,9 @@ def test_the_score_of_a_pair_does_not_depend_on_its_company(architecture: type[R
 @every_model
 def test_rebuilt_from_its_own_description_and_weights(architecture: type[Recommender]) -> None:
     model = bound(architecture)
-    said = checkpoint.as_config(model)
+    said = as_config(model)
     assert said["class_path"] == f"{architecture.__module__}.{architecture.__name__}"
-    twin = checkpoint.rebuild(said)
+    twin = rebuild(said)
     twin.build(9, 13)
     twin.load_state_dict(model.state_dict())
     assert torch.equal(twin.eval().score_all(USERS), model.score_all(USERS))

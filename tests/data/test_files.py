@@ -9,7 +9,7 @@ import pytest
 from kdrec.data.files import InteractionFiles
 from kdrec.data.splits import RandomRatio
 from kdrec.errors import InputError
-from kdrec.models.checkpoint import as_config
+from kdrec.models.described import as_config
 
 ROWS = "user_id,item_id,rating,time\n7,b,1,3\n7,a,5,1\n10,c,2,2\n10,a,3,9\n7,c,1,2\n10,b,1,1\n"
 

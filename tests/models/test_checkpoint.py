@@ -21,7 +21,8 @@ from kdrec.errors import InputError
 from kdrec.models import checkpoint
 from kdrec.models.base import Recommender
 from kdrec.models.bpr import BPR
-from kdrec.models.checkpoint import as_config, describe, digest, read, require_known_classes, restore
+from kdrec.models.checkpoint import describe, digest, read, restore
+from kdrec.models.described import as_config, require_known_classes
 from kdrec.models.ncf import NCF
 from kdrec.models.popularity import Popularity
 from kdrec.models.texts import unpack
@@ -616,10 +617,10 @@ def test_histories_in_blocks_of_users(interactions: Interactions, monkeypatch: p
 )
 def test_arguments_of_a_wrong_kind_are_refused(config: dict[Any, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        checkpoint.require_known_classes({"class_path": "kdrec.models.bpr.BPR", **config}, "some.ckpt", Recommender)
+        require_known_classes({"class_path": "kdrec.models.bpr.BPR", **config}, "some.ckpt", Recommender)
 
 
 def test_a_number_is_refused_where_a_class_is_taken() -> None:
     said = {"class_path": "kdrec.data.citeulike.CiteULike", "init_args": {"splitter": 5}}
     with pytest.raises(InputError, match="takes no number as splitter"):
-        checkpoint.require_known_classes(said, "some.ckpt", InteractionDataModule)
+        require_known_classes(said, "some.ckpt", InteractionDataModule)

@@ -11,6 +11,7 @@ from kdrec.errors import InputError
 from kdrec.models import checkpoint
 from kdrec.models.base import Recommender
 from kdrec.models.bpr import BPR
+from kdrec.models.described import as_config
 from kdrec.models.ease import EASE
 from kdrec.models.ensemble import Ensemble, ranks, standardised
 from kdrec.models.item_knn import ItemKNN
@@ -121,7 +122,7 @@ def test_its_checkpoint_needs_no_other_file(paths: list[str], tmp_path: Path) ->
         for path in paths:
             Path(f"{path}.away").rename(path)
         assert torch.equal(again.score_all(USERS), expected)
-        assert checkpoint.as_config(again) == checkpoint.as_config(model)
+        assert as_config(again) == as_config(model)
 
 
 def test_size_is_the_sum_of_the_members(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from kdrec.deploy.compact import Compact, Table
 from kdrec.deploy.lists import best_unseen
 from kdrec.errors import InputError
-from kdrec.models.checkpoint import as_config, rebuild
+from kdrec.models.described import as_config, rebuild
 
 QUANTIZES = True
 MODEL = "model.safetensors"
