@@ -72,7 +72,6 @@ class IRRRD(RRD):
 
     def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
         """As `Distiller.forward`; terms ``ir_rrd_users`` and ``ir_rrd_items``."""
-        items = unique_over_ranks(batch.positives)
-        users = self.users.of(items)
-        of_items = self.users.loss(student.score_users(items, users.clamp(min=0)), users)
-        return {"ir_rrd_users": self.weight * self._of_users(batch, student), "ir_rrd_items": self.weight * of_items}
+        of_users = self.items.loss(unique_over_ranks(batch.users), student.score)
+        of_items = self.users.loss(unique_over_ranks(batch.positives), student.score_users)
+        return {"ir_rrd_users": self.weight * of_users, "ir_rrd_items": self.weight * of_items}

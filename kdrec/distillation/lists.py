@@ -1,5 +1,6 @@
 """The teacher's top lists: computed once, streamed over users, and kept beside its checkpoint by digest."""
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,6 +24,8 @@ FOLDER = "lists"
 """Folder beside a teacher's checkpoint that keeps its lists."""
 
 Side = Literal["users", "items"]
+
+_NEAR = 10.0  # temperatures behind the number drawn: what is farther comes in time once in thousands of draws
 
 
 class TopLists(NamedTuple):
@@ -105,12 +108,37 @@ class ListSampler:
         """
         if temperature is None:
             return self.lists[:, :number].long()
-        ranks = torch.arange(1, self.lists.shape[1] + 1, device="cpu")
-        # Gumbel's noise: the largest sums are such a draw
-        noise = torch.empty(self.lists.shape, device="cpu").exponential_().log_().neg_()
-        sums = noise.sub_(ranks / temperature).masked_fill_(self.lists < 0, -torch.inf)
-        places = sums.topk(number).indices.sort(1).values
+        places = self._earliest(number, temperature).sort(1).values
         return self.lists.gather(1, places).long()
+
+    def _earliest(self, number: int, temperature: float) -> Tensor:
+        """Return (n, number), the places of a list that ring first, if each rings after an exponential time.
+
+        Such is a draw without replacement. With rates exp(-rank / temperature) the far places hardly ever are among the
+        first, so only the near ones have their times drawn, and of the far ones the first, which rings at the sum of
+        their rates. Where that one comes in time all are looked at: the others ring after it, as if they began then.
+        Times are kept as logarithms.
+        """
+
+        def rings(*shape: int) -> Tensor:
+            return torch.empty(shape, device="cpu").exponential_().log_()
+
+        late = torch.arange(1, self.lists.shape[1] + 1, device="cpu") / temperature
+        near = min(number + math.ceil(_NEAR * temperature), len(late))
+        times = rings(len(self.lists), near).add_(late[:near]).masked_fill_(self.lists[:, :near] < 0, torch.inf)
+        last, places = times.topk(number, largest=False)
+        if near == len(late):
+            return places
+        first = rings(len(self.lists)) - torch.logsumexp(-late[near:], 0)
+        [rows] = (first < last[:, -1]).nonzero(as_tuple=True)
+        first = first[rows].unsqueeze(1)
+        far = torch.logaddexp(first, rings(len(rows), len(late) - near).add_(late[near:]))
+        if len(rows):
+            whose = torch.multinomial(torch.softmax(-late[near:], 0), len(rows), replacement=True)
+            far.scatter_(1, whose.unsqueeze(1), first)
+        far.masked_fill_(self.lists[rows, near:] < 0, torch.inf)
+        places[rows] = torch.cat((times[rows], far), 1).topk(number, largest=False).indices
+        return places
 
     def uninteresting(self, number: int) -> Tensor:
         """Return (n, number) int64, drawn uniformly with replacement outside the lists and the training data.

@@ -1,6 +1,7 @@
 """Relaxed Ranking Distillation."""
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -16,65 +17,75 @@ from kdrec.errors import InputError
 from kdrec.models.base import Recommender
 
 _DEPTH = 600.0  # below a row's highest score; exp(-600) is a float64 number, and so are sums and reciprocals of such
+_DEPTH_32 = 80.0  # the same of float32
 
 
-def relaxed_ranking(interesting: Tensor, uninteresting: Tensor) -> Tensor:
+def relaxed_ranking(scores: Tensor, num_interesting: int) -> Tensor:
     """Return how unlikely the scores make it that the interesting stand in their order, above all uninteresting ones.
 
     -sum_k [ s_k - log( sum_{j >= k} exp s_j + sum_l exp s_l ) ], the relaxed Plackett-Luce likelihood; the order among
-    the uninteresting does not matter. The exponentials are taken in float64 below a row's highest score, and the
-    gradient is found together with the value: several times as fast as `torch.logcumsumexp` and its gradient. A score
-    that is more than 600 below the highest counts as 600 below.
+    the uninteresting does not matter. The gradient is found together with the value: several times as fast as
+    `torch.logcumsumexp` and its gradient. Exponentials are taken below a row's highest score, in float64 where a score
+    is so far below it that float32 could not hold them; a score that is more than 600 below counts as 600 below.
 
     Args:
-        interesting: (B, K) scores in the wanted order; -inf behind the last where there are fewer.
-        uninteresting: (B, L) scores; -inf where there is none.
+        scores: (B, K + L): K interesting ones in the wanted order, then L uninteresting ones; -inf behind the last of
+            either where there are fewer.
+        num_interesting: K, at least 1 and less than K + L.
 
     Returns:
         Scalar, at least 0, **summed** over rows and ranks.
 
     Raises:
-        InputError: If the shapes do not belong together.
+        InputError: If there is no such table, or no interesting or uninteresting column.
 
     References:
         Kang et al., DE-RRD: A Knowledge Distillation Framework for Recommender System, CIKM 2020, eq. 9.
 
     Example:
-        >>> zeros = torch.zeros(1, 2)  # 1/4 for the first place, 1/3 for the second
-        >>> round(relaxed_ranking(zeros, zeros).exp().item(), 4)
+        >>> zeros = torch.zeros(1, 4)  # 1/4 for the first place, 1/3 for the second
+        >>> round(relaxed_ranking(zeros, 2).exp().item(), 4)
         12.0
     """
-    if not (interesting.dim() == uninteresting.dim() == 2 and len(interesting) == len(uninteresting)):
+    if scores.dim() != 2 or not 1 <= num_interesting < scores.shape[1]:
         raise InputError(
-            f"relaxed_ranking: interesting {tuple(interesting.shape)} and uninteresting {tuple(uninteresting.shape)} "
-            f"must be two tables with one row for each list, in the same order."
+            f"relaxed_ranking: scores {tuple(scores.shape)} must be a table with a row for each list, whose first "
+            f"columns (num_interesting, here {num_interesting}) are interesting and the rest not."
         )
-    return _RelaxedRanking.apply(interesting, uninteresting)
+    return _RelaxedRanking.apply(scores, num_interesting)
 
 
 class _RelaxedRanking(torch.autograd.Function):
     """With Z_k = sum_{j >= k} exp s_j + sum_l exp s_l, the gradient by s_k is exp(s_k) sum_{j <= k} 1 / Z_j - 1."""
 
     @staticmethod
-    def forward(ctx: Any, interesting: Tensor, uninteresting: Tensor) -> Tensor:
-        there = interesting > -torch.inf
-        highest = torch.maximum(interesting.amax(1, keepdim=True), uninteresting.amax(1, keepdim=True))
-        highest = highest.double().clamp_(min=torch.finfo(torch.float64).min)  # where nothing is there at all
-        depths = (interesting.double() - highest).clamp_(min=-_DEPTH)
-        above, below = depths.exp(), (uninteresting.double() - highest).clamp_(min=-_DEPTH).exp_()
+    def forward(ctx: Any, scores: Tensor, num_interesting: int) -> Tensor:
+        highest = scores.amax(1, keepdim=True)
+        depths, there = scores - highest, None
+        if scores.is_cuda or not (depths > -_DEPTH_32).all():  # a GPU would have to be waited for
+            there = scores > -torch.inf
+            highest = highest.double().clamp_(min=torch.finfo(torch.float64).min)  # where nothing is there at all
+            depths = (scores.double() - highest).clamp_(min=-_DEPTH)
+        gradient = depths.exp()
+        above, below = gradient[:, :num_interesting], gradient[:, num_interesting:]
         sums = above.flip(1).cumsum(1).flip(1).add_(below.sum(1, keepdim=True))
-        shares = sums.reciprocal().mul_(there).cumsum_(1)
-        ctx.save_for_backward(
-            above.mul_(shares).sub_(1).mul_(there).to(interesting.dtype),
-            below.mul_(shares[:, -1:]).mul_(uninteresting > -torch.inf).to(uninteresting.dtype),
-        )
-        return sums.log_().sub_(depths).mul_(there).sum().to(interesting.dtype)
+        shares, losses = sums.reciprocal(), sums.log().sub_(depths[:, :num_interesting])
+        if there is not None:
+            shares.mul_(there[:, :num_interesting])
+            losses.mul_(there[:, :num_interesting])
+        shares.cumsum_(1)
+        above.mul_(shares).sub_(1)
+        below.mul_(shares[:, -1:])
+        if there is not None:
+            gradient.mul_(there)
+        ctx.save_for_backward(gradient.to(scores.dtype))
+        return losses.sum().to(scores.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        to_interesting, to_uninteresting = ctx.saved_tensors
-        return to_interesting * gradient, to_uninteresting * gradient
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (to_scores,) = ctx.saved_tensors
+        return to_scores * gradient, None
 
 
 class Drawn:
@@ -101,6 +112,7 @@ class Drawn:
         """Draw anew."""
         interesting = self._sampler.interesting(self._numbers[0], self._temperature)
         self.partners = torch.cat((interesting, self._sampler.uninteresting(self._numbers[1])), dim=1)
+        self._all_there = bool((self.partners >= 0).all())
 
     @property
     def interesting(self) -> Tensor:
@@ -112,15 +124,19 @@ class Drawn:
         """(n, L) int64; -1 where nobody is left."""
         return self.partners[:, self._numbers[0] :]
 
-    def of(self, owners: Tensor) -> Tensor:
-        """Return the partners of some: (B,) int64 -> (B, K + L)."""
-        self.partners = self.partners.to(owners.device)
-        return self.partners.index_select(0, owners)
+    def loss(self, owners: Tensor, score: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Return `relaxed_ranking` of the partners of some.
 
-    def loss(self, scores: Tensor, partners: Tensor) -> Tensor:
-        """Return `relaxed_ranking` of scores (B, K + L) for such partners, of which -1 are none."""
-        scores = scores.masked_fill(partners < 0, -torch.inf)
-        return relaxed_ranking(scores[:, : self._numbers[0]], scores[:, self._numbers[0] :])
+        Args:
+            owners: (B,) int64.
+            score: Of owners (B,) and lists of partners (B, K + L), such as `Recommender.score`.
+        """
+        self.partners = self.partners.to(owners.device)
+        partners = self.partners.index_select(0, owners)
+        if self._all_there:
+            return relaxed_ranking(score(owners, partners), self._numbers[0])
+        scores = score(owners, partners.clamp(min=0)).masked_fill(partners < 0, -torch.inf)
+        return relaxed_ranking(scores, self._numbers[0])
 
 
 class RRD(Distiller):
@@ -189,9 +205,4 @@ class RRD(Distiller):
 
     def forward(self, batch: Batch, student: Recommender, teacher: Teacher) -> dict[str, Tensor]:
         """As `Distiller.forward`; one term, ``rrd``."""
-        return {"rrd": self.weight * self._of_users(batch, student)}
-
-    def _of_users(self, batch: Batch, student: Recommender) -> Tensor:
-        users = unique_over_ranks(batch.users)
-        items = self.items.of(users)
-        return self.items.loss(student.score(users, items.clamp(min=0)), items)
+        return {"rrd": self.weight * self.items.loss(unique_over_ranks(batch.users), student.score)}

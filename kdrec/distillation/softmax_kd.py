@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
@@ -14,6 +15,8 @@ from kdrec.distillation.lists import top_lists
 from kdrec.errors import InputError
 from kdrec.evaluation.ranking import PairIndex
 from kdrec.models.base import DotProductRecommender, Recommender
+
+_NOTHING = -1e9  # a score whose share of a softmax is 0, and whose product with 0 is a number
 
 
 class SoftmaxKD(Distiller):
@@ -82,9 +85,8 @@ class SoftmaxKD(Distiller):
         items, targets = self.items.index_select(0, users), self.targets.index_select(0, users)
         known = items.clamp(min=0)  # -1 is no item, and its target is 0
         if self.over == "list":
-            scores = student.score(users, known) / self.temperature
-            of_all = torch.logsumexp(scores.masked_fill(items < 0, -torch.inf), dim=1)
-            loss = (counts * (of_all - (targets * scores).sum(1))).sum()
+            scores = (student.score(users, known) / self.temperature).masked_fill(items < 0, _NOTHING)
+            loss = (counts * cross_entropy(scores, targets, reduction="none")).sum()
         else:
             loss = self._over_catalogue(student, users, counts, known, targets)
         return {"softmax_kd": self.weight * loss}

@@ -265,7 +265,9 @@ def test_a_list_is_at_most_half_of_what_is_left(side: Side) -> None:
         assert set(drawn[owner].tolist()) == (free or {-1})
 
 
-def test_a_draw_by_rank_takes_all_of_a_short_list() -> None:
+@pytest.mark.parametrize("near", [lists._NEAR, 0.0], ids=["all near", "one far"])
+def test_a_draw_by_rank_takes_all_of_a_short_list(near: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lists, "_NEAR", near)
     train = touched_by([0, 0, 4], num_items=6)
     members = torch.tensor([[4, 2, 1, 0], [1, 0, 2, 3], [5, -1, -1, -1]], dtype=torch.int32)
     drawn = ListSampler(members, train).interesting(3, temperature=2.0)
