@@ -23,6 +23,7 @@ from kdrec.models import checkpoint as files
 from kdrec.models import losses
 from kdrec.models.base import Recommender
 from kdrec.models.described import as_config, shown
+from kdrec.models.sharded import ShardedEmbedding
 from kdrec.training import divergence, resuming
 from kdrec.training.optimizers import LazyAdam, let_embeddings_be_sparse
 
@@ -120,8 +121,12 @@ class RankingModule(L.LightningModule):
 
     @property
     def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
-        """What DDP shall not send at every step: buffers are made of the data, which is the same in every process."""
-        return [name for name, _ in self.named_buffers()]
+        """What DDP shall not send at every step: buffers are made of the data, which is the same in every process.
+
+        Nor tables whose rows are divided, which send their gradients themselves.
+        """
+        tables = [name for name, part in self.named_modules() if isinstance(part, ShardedEmbedding)]
+        return [name for name, _ in self.named_buffers()] + [f"{name}.weight" for name in tables]
 
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule."""
