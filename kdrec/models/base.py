@@ -28,7 +28,7 @@ class Recommender(nn.Module, ABC):
         num_items: Rows of the item table; 0 before `build`.
         has_vectors: Whether users and items have vectors that vector methods can read.
         predicts_clicks: Whether its scores are logits of clicks, so that AUC and log-loss say something of it.
-        lookup_tables: The embeddings, by name, that are read by lookups and by `kdrec.models.sharded.whole` alone, so that
+        lookup_tables: Names of embeddings that are read by lookups and `kdrec.models.sharded.whole` alone, so that
             `RowSharding` can divide their rows over processes.
     """
 

@@ -1,6 +1,7 @@
 """Neural collaborative filtering: a perceptron over the two embeddings."""
 
 import itertools
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ class NCF(Recommender):
         He et al., Neural Collaborative Filtering, WWW 2017, sec. 3.3 (the MLP part, with halving layers).
     """
 
-    lookup_tables = "users", "items"
+    lookup_tables: ClassVar[tuple[str, ...]] = ("users", "items")
     users: nn.Embedding
     items: nn.Embedding
     first: nn.Linear

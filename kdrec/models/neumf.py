@@ -25,7 +25,7 @@ class NeuMF(NCF):
         He et al., Neural Collaborative Filtering, WWW 2017, sec. 3.4; without pre-training.
     """
 
-    lookup_tables = "users", "items", "gmf_users", "gmf_items"
+    lookup_tables = (*NCF.lookup_tables, "gmf_users", "gmf_items")
     gmf_users: nn.Embedding
     gmf_items: nn.Embedding
     gmf: nn.Linear

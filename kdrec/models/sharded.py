@@ -27,7 +27,7 @@ class ShardedEmbedding(nn.Embedding):
 
     def __init__(self, table: nn.Embedding) -> None:
         part = own_rows(table.weight.detach())
-        super().__init__(*part.shape, sparse=table.sparse, _weight=part)
+        super().__init__(len(part), table.embedding_dim, sparse=table.sparse, _weight=part)
         self.num_embeddings = table.num_embeddings
 
     def forward(self, rows: Tensor) -> Tensor:
