@@ -26,6 +26,7 @@ from kdrec.models.described import as_config, shown
 from kdrec.models.sharded import ShardedEmbedding
 from kdrec.training import divergence, resuming
 from kdrec.training.optimizers import LazyAdam, let_embeddings_be_sparse
+from kdrec.training.sharding import RowSharding
 
 
 class RankingModule(L.LightningModule):
@@ -117,7 +118,8 @@ class RankingModule(L.LightningModule):
         if fitting and not self._learns:
             self.stand_in = nn.Parameter(torch.zeros(()))  # DDP and ModelCheckpoint want something that is trained
         if fitting and isinstance(self.optimizer([nn.Parameter(torch.zeros(1))]), LazyAdam):
-            let_embeddings_be_sparse(self)  # here, since DDP must know it when it wraps the module
+            divided = isinstance(self.trainer.strategy, RowSharding)
+            let_embeddings_be_sparse(self, divided)  # here, since DDP must know it when it wraps the module
 
     @property
     def _ddp_params_and_buffers_to_ignore(self) -> list[str]:

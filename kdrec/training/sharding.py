@@ -22,7 +22,13 @@ class RowSharding(DDPStrategy):
     Each process has batches of its own, as in DDP, and N with batches of B do what one does with batches of N * B.
     Checkpoints are those of one process. An optimizer must move each number of a table by itself, as SGD, Adagrad,
     Adam and `LazyAdam` do.
+
+    Args:
+        process_group_backend: How processes talk. Default: NCCL on GPUs, gloo on CPUs.
     """
+
+    def __init__(self, process_group_backend: str | None = None) -> None:
+        super().__init__(process_group_backend=process_group_backend)
 
     @contextmanager
     def tensor_init_context(self, empty_init: bool | None = None) -> Iterator[None]:

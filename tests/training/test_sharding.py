@@ -20,7 +20,11 @@ from tests.generated import quiet_trainer
     [
         (LightGCN(4), {}, "LightGCN has none; give --trainer.strategy ddp, or train"),
         (BPR(4), {"gradient_clip_val": 1.0}, "cannot clip gradients by their norm"),
-        (BPR(4), {"plugins": [MixedPrecision("16-mixed", "cpu", GradScaler("cpu"))]}, "give --trainer.precision bf16-mixed"),
+        (
+            BPR(4),
+            {"plugins": [MixedPrecision("16-mixed", "cpu", GradScaler("cpu"))]},
+            "give --trainer.precision bf16-mixed",
+        ),
     ],
     ids=["model", "clipping", "precision"],
 )
