@@ -53,8 +53,7 @@ def after_fit(name: str, trainer: L.Trainer, module: RankingModule, config: Mapp
         if last.is_file():
             show(f"\nNo epoch was validated, so there is no best one; the last of {trainer.current_epoch} is {last}")
         return
-    content = files.read(best)
-    section = content["kdrec"]
+    section = files.read(best)["kdrec"]
     record = {
         "config_sha256": runs.config_digest(config),
         "data_digest": section["data_digest"],
@@ -65,8 +64,7 @@ def after_fit(name: str, trainer: L.Trainer, module: RankingModule, config: Mapp
         "seconds": round(seconds, 1),
     }
     runs.write_record(best.parent, record)
-    trained = files.restore(best, content)  # not the module's, whose tables may be divided over processes
-    rows = [_row(name, trained, section["metrics"], record)]
+    rows = [_row(name, module.recommender, section["metrics"], record)]
     if isinstance(module, DistillationModule) and module.teacher is not None:
         source = Path(module.teacher.path)
         told = files.read(source)["kdrec"]["metrics"]

@@ -161,12 +161,18 @@ class Recommender(nn.Module, ABC):
 
     def num_parameters(self) -> int:
         """Count the numbers that training finds, whether they are frozen now or not."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        return sum(parameter.numel() for parameter in self.parameters()) + sum(
+            table.num_elsewhere for table in self.modules() if isinstance(table, ShardedEmbedding)
+        )
 
     def num_bytes(self) -> int:
         """Count the bytes of the deployed model: its numbers, without the raw ids and titles that any model needs."""
         held = itertools.chain(self.parameters(), self.buffers())
-        return sum(tensor.numel() * tensor.element_size() for tensor in held)
+        return sum(tensor.numel() * tensor.element_size() for tensor in held) + sum(
+            table.num_elsewhere * table.weight.element_size()
+            for table in self.modules()
+            if isinstance(table, ShardedEmbedding)
+        )
 
 
 class DotProductRecommender(Recommender):

@@ -30,6 +30,11 @@ class ShardedEmbedding(nn.Embedding):
         super().__init__(len(part), table.embedding_dim, sparse=table.sparse, _weight=part)
         self.num_embeddings = table.num_embeddings
 
+    @property
+    def num_elsewhere(self) -> int:
+        """How many of the table's numbers lie in other processes."""
+        return (self.num_embeddings - len(self.weight)) * self.embedding_dim
+
     def forward(self, rows: Tensor) -> Tensor:
         """Look up: (...) int64 -> (..., embedding_dim)."""
         if self.training:
