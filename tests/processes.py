@@ -9,24 +9,25 @@ import itertools
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import lightning as L
 import torch
 from lightning import seed_everything
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdrec.distillation.base import Distiller
 from kdrec.distillation.ranks import rank, union_over_ranks
 from kdrec.errors import InputError
-from kdrec.models import losses
+from kdrec.models import losses, sharded
 from kdrec.models.base import DotProductRecommender, Recommender
 from kdrec.models.bpr import BPR
 from kdrec.training.distillation import DistillationModule
 from kdrec.training.optimizers import LazyAdam
 from kdrec.training.ranking import RankingModule
+from kdrec.training.sharding import RowSharding
 from tests.discovery import subclasses
 from tests.generated import GeneratedDataModule, content_of, quiet_trainer
 
@@ -50,9 +51,10 @@ class Case:
     method: type[Distiller] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     optimizer: type[torch.optim.Optimizer] = torch.optim.Adam
+    sharded: bool = False
 
     def __str__(self) -> str:
-        parts = self.model, self.method, *self.options.values(), self.optimizer
+        parts = self.model, self.method, *self.options.values(), self.optimizer, "sharded" if self.sharded else None
         return " ".join(str(getattr(part, "__name__", part)) for part in parts if part)
 
     def make(self, folder: Path) -> RankingModule:
@@ -90,6 +92,12 @@ def cases() -> list[Case]:
     return found
 
 
+def sharded_cases() -> list[Case]:
+    """Return every model whose tables can be divided, and each method and optimizer with one of its choices."""
+    able = [case for case in cases() if case.model.lookup_tables and case.options.get("topology_scope") != "rank"]
+    return [replace(case, sharded=True) for case in {(c.model, c.method, c.optimizer): c for c in able}.values()]
+
+
 def _choices(method: type[Distiller]) -> Iterator[dict[str, Any]]:
     """Yield every combination of a constructor's literals that it accepts, over all processes."""
     hints = get_type_hints(method.__init__)
@@ -104,10 +112,11 @@ def _choices(method: type[Distiller]) -> Iterator[dict[str, Any]]:
 
 
 class Watch(L.Callback):
-    """Note the loss of every step, over all processes, and the gradients of the first."""
+    """Note the loss of every step, over all processes, the gradients of the first, and what tables take at the end."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
+        self.bytes = 0
         self.gradients: dict[str, Tensor] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -120,6 +129,12 @@ class Watch(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         self.losses.append(trainer.strategy.reduce(args[1]["loss"].detach().clone(), reduce_op="mean").item())
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        [optimizer], recommender = trainer.optimizers, pl_module.recommender
+        for weight in (getattr(recommender, name).weight for name in recommender.lookup_tables):
+            held = [weight, *(value for value in optimizer.state[weight].values() if value is not None and value.dim())]
+            self.bytes += sum(tensor.untyped_storage().nbytes() for tensor in held)
 
 
 def prepare(folder: Path) -> None:
@@ -134,13 +149,15 @@ def train(case: Case, folder: Path, processes: int) -> dict[str, Any]:
     """Train and return losses, gradients, weights and metrics."""
     seed_everything(1, verbose=False)
     module, watch = case.make(folder), Watch()
-    engine = {"devices": processes, "strategy": "ddp" if processes > 1 else "auto"}
+    several = RowSharding() if case.sharded else "ddp"
+    engine = {"devices": processes, "strategy": several if processes > 1 else "auto"}
     short = {"max_epochs": EPOCHS, "check_val_every_n_epoch": EPOCHS, "num_sanity_val_steps": 0}
     trainer = quiet_trainer(callbacks=[watch], **short, **engine)
     trainer.fit(module, datamodule=data(processes))
     weights = {name: value.clone() for name, value in module.state_dict().items()}
     metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
-    return {"losses": watch.losses, "gradients": watch.gradients, "weights": weights, "metrics": metrics}
+    left = {"losses": watch.losses, "gradients": watch.gradients, "weights": weights, "metrics": metrics}
+    return left | {"bytes": watch.bytes}
 
 
 def unions() -> dict[str, list[int]]:
@@ -150,8 +167,25 @@ def unions() -> dict[str, list[int]]:
     return {name: union_over_ranks(ids).tolist() for name, ids in mine.items()}
 
 
+def lookups() -> dict[str, Any]:
+    """Look up in a divided table, the first process something and the second nothing, and put it together again."""
+    sharded._AT_ONCE = 3
+    part = sharded.ShardedEmbedding(nn.Embedding(7, 2, _weight=torch.arange(14.0).view(7, 2)))
+    rows = torch.tensor([[6, 0], [3, 3]] if rank() == 0 else []).long()
+    found = part(rows)
+    (found * found).sum().backward()
+    parts = {"found": found.detach(), "gradient": part.weight.grad, "whole": sharded.whole(part).detach()}
+    parts["gathered"] = sharded.gathered(part.weight.detach(), 7)
+    parts["own"] = part.eval()(torch.tensor([rank() + 4])).detach()
+    try:
+        part(torch.tensor([4, 5]))
+    except InputError as error:
+        return parts | {"refused": str(error)}
+    return parts
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     target = Path(sys.argv[1])
-    left = {str(case): train(case, target, int(os.environ["WORLD_SIZE"])) for case in cases()}
-    torch.save({"unions": unions(), **left}, target / f"{rank()}.pt")
+    left = {str(case): train(case, target, int(os.environ["WORLD_SIZE"])) for case in cases() + sharded_cases()}
+    torch.save({"unions": unions(), "lookups": lookups(), **left}, target / f"{rank()}.pt")

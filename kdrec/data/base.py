@@ -20,6 +20,7 @@ from kdrec.errors import InputError
 class UserLoader:
     """Iterate over this rank's users in batches: every user belongs to exactly one rank, and none is padded.
 
+    User u belongs to rank u mod N, who also holds u's row of a table that is divided (`kdrec.models.sharded`).
     A rank without users gets one empty batch, so that it takes part in what the ranks do together.
 
     Args:
@@ -31,7 +32,7 @@ class UserLoader:
 
     def __init__(self, users: np.ndarray, batch_size: int, rank: int = 0, num_ranks: int = 1) -> None:
         self.batch_size = batch_size
-        self._users = torch.from_numpy(users[rank::num_ranks].copy())
+        self._users = torch.from_numpy(users[users % num_ranks == rank])
 
     def __len__(self) -> int:
         return max(1, -(-len(self._users) // self.batch_size))

@@ -12,6 +12,7 @@ from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import Batch
 from kdrec.errors import InputError
 from kdrec.models.dots import list_dots
+from kdrec.models.sharded import ShardedEmbedding
 
 _LONG = 16  # entries from which a list is scored as one, on a CPU
 
@@ -27,12 +28,15 @@ class Recommender(nn.Module, ABC):
         num_items: Rows of the item table; 0 before `build`.
         has_vectors: Whether users and items have vectors that vector methods can read.
         predicts_clicks: Whether its scores are logits of clicks, so that AUC and log-loss say something of it.
+        lookup_tables: Names of embeddings that are read by lookups and `kdrec.models.sharded.whole` alone, so that
+            `RowSharding` can divide their rows over processes.
     """
 
     num_users: int = 0
     num_items: int = 0
     has_vectors: ClassVar[bool] = True
     predicts_clicks: ClassVar[bool] = False
+    lookup_tables: ClassVar[tuple[str, ...]] = ()
     _kept: tuple[str, ...] = ()
 
     @property
@@ -157,12 +161,18 @@ class Recommender(nn.Module, ABC):
 
     def num_parameters(self) -> int:
         """Count the numbers that training finds, whether they are frozen now or not."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        return sum(parameter.numel() for parameter in self.parameters()) + sum(
+            table.num_elsewhere for table in self.modules() if isinstance(table, ShardedEmbedding)
+        )
 
     def num_bytes(self) -> int:
         """Count the bytes of the deployed model: its numbers, without the raw ids and titles that any model needs."""
         held = itertools.chain(self.parameters(), self.buffers())
-        return sum(tensor.numel() * tensor.element_size() for tensor in held)
+        return sum(tensor.numel() * tensor.element_size() for tensor in held) + sum(
+            table.num_elsewhere * table.weight.element_size()
+            for table in self.modules()
+            if isinstance(table, ShardedEmbedding)
+        )
 
 
 class DotProductRecommender(Recommender):
@@ -188,10 +198,12 @@ class DotProductRecommender(Recommender):
     def _makes_whole_tables(self, lists: Tensor, num_rows: int) -> bool:
         """Whether it costs less to make all vectors of a side than to look up those that long lists name.
 
-        A table that gives sparse gradients is always looked up, since an optimizer may read from them what was.
+        A table that gives sparse gradients is always looked up, since an optimizer may read from them what was; and so
+        is one whose rows lie in other processes.
         """
-        sparse = any(isinstance(part, nn.Embedding) and part.sparse for part in self.modules())
-        return lists.device.type == "cpu" and lists.shape[1] >= _LONG and lists.numel() > num_rows and not sparse
+        tables = [part for part in self.modules() if isinstance(part, nn.Embedding)]
+        looked_up = any(table.sparse or isinstance(table, ShardedEmbedding) for table in tables)
+        return lists.device.type == "cpu" and lists.shape[1] >= _LONG and lists.numel() > num_rows and not looked_up
 
     def encode_catalogue(self) -> Tensor:
         """As `Recommender.encode_catalogue`."""

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from kdrec.errors import InputError
 from kdrec.models.base import DotProductRecommender
+from kdrec.models.sharded import whole
 
 
 class BPR(DotProductRecommender):
@@ -26,6 +27,7 @@ class BPR(DotProductRecommender):
         [[11.0, -7.0]]
     """
 
+    lookup_tables = "users", "items"
     users: nn.Embedding
     items: nn.Embedding
 
@@ -54,4 +56,4 @@ class BPR(DotProductRecommender):
 
     def encode_catalogue(self) -> Tensor:
         """As `Recommender.encode_catalogue`."""
-        return self.items.weight
+        return whole(self.items)

@@ -1,6 +1,7 @@
 """Neural collaborative filtering: a perceptron over the two embeddings."""
 
 import itertools
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch.nn import functional
 
 from kdrec.errors import InputError
 from kdrec.models.base import Recommender
+from kdrec.models.sharded import whole
 
 _BLOCK_BYTES = 1 << 25  # of first-layer activations when the catalogue is scored: small enough to stay in cache
 
@@ -29,6 +31,7 @@ class NCF(Recommender):
         He et al., Neural Collaborative Filtering, WWW 2017, sec. 3.3 (the MLP part, with halving layers).
     """
 
+    lookup_tables: ClassVar[tuple[str, ...]] = ("users", "items")
     users: nn.Embedding
     items: nn.Embedding
     first: nn.Linear
@@ -91,7 +94,7 @@ class NCF(Recommender):
 
     def encode_catalogue(self) -> Tensor:
         """As `Recommender.encode_catalogue`: the item half of the first layer, (num_items, first width)."""
-        return self._item_half(self.items.weight)
+        return self._item_half(whole(self.items))
 
     def score_all(self, users: Tensor, catalogue: Tensor | None = None) -> Tensor:
         """As `Recommender.score_all`; works through blocks of users so that activations stay small."""
@@ -107,7 +110,7 @@ class NCF(Recommender):
     def _item_halves(self, items: Tensor) -> Tensor:
         """Compute the halves of ``items``, by way of the whole catalogue where that has fewer rows."""
         if items.numel() > self.num_items:
-            return functional.embedding(items, self._item_half(self.items.weight))
+            return functional.embedding(items, self._item_half(whole(self.items)))
         return self._item_half(self.items(items))
 
     def _item_half(self, vectors: Tensor) -> Tensor:

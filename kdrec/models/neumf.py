@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdrec.models.ncf import NCF
+from kdrec.models.sharded import whole
 
 
 class NeuMF(NCF):
@@ -24,6 +25,7 @@ class NeuMF(NCF):
         He et al., Neural Collaborative Filtering, WWW 2017, sec. 3.4; without pre-training.
     """
 
+    lookup_tables = (*NCF.lookup_tables, "gmf_users", "gmf_items")
     gmf_users: nn.Embedding
     gmf_items: nn.Embedding
     gmf: nn.Linear
@@ -54,7 +56,7 @@ class NeuMF(NCF):
 
     def encode_catalogue(self) -> Tensor:
         """As `Recommender.encode_catalogue`: the item half of the perceptron's first layer, and the product's items."""
-        return torch.cat((super().encode_catalogue(), self.gmf_items.weight), dim=1)
+        return torch.cat((super().encode_catalogue(), whole(self.gmf_items)), dim=1)
 
     def score_all(self, users: Tensor, catalogue: Tensor | None = None) -> Tensor:
         """As `Recommender.score_all`."""

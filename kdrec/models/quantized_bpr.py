@@ -5,6 +5,7 @@ from torch.nn import functional
 
 from kdrec.models.bpr import BPR
 from kdrec.models.quantization import fake_quantize, require_bits, row_bytes
+from kdrec.models.sharded import whole
 
 
 class QuantizedBPR(BPR):
@@ -45,7 +46,7 @@ class QuantizedBPR(BPR):
 
     def encode_catalogue(self) -> Tensor:
         """As `Recommender.encode_catalogue`."""
-        return self._rounded(self.items.weight)
+        return self._rounded(whole(self.items))
 
     def _rounded(self, rows: Tensor) -> Tensor:
         return fake_quantize(rows, self.bits) if self.rounded_in_training or not self.training else rows

@@ -19,7 +19,8 @@ class LazyAdam(torch.optim.Adam):
 
     The training modules of kdrec let embeddings give sparse gradients when they find this optimizer; elsewhere, make
     the tables with ``nn.Embedding(..., sparse=True)``. Several GPUs need a backend that adds up sparse gradients, which
-    gloo does and NCCL does not: ``trainer.strategy`` is then DDPStrategy with ``process_group_backend: gloo``.
+    gloo does and NCCL does not: ``trainer.strategy`` is then DDPStrategy with ``process_group_backend: gloo``, or
+    RowSharding, which has none to add up.
 
     Args:
         params: As for `torch.optim.Adam`.
@@ -82,13 +83,18 @@ class LazyAdam(torch.optim.Adam):
             whole.index_copy_(0, rows, part)
 
 
-def let_embeddings_be_sparse(module: nn.Module) -> None:
+def let_embeddings_be_sparse(module: nn.Module, divided: bool = False) -> None:
     """Make every embedding in a module give sparse gradients, which cost what a batch's rows cost.
 
+    Args:
+        module: Whose embeddings.
+        divided: Whether no other process holds the same rows, so that there is nothing to add up.
+
     Raises:
-        InputError: If several processes train together by NCCL, which cannot add them up.
+        InputError: If several processes have to add them up by NCCL, which cannot do so.
     """
-    if distributed.is_available() and distributed.is_initialized() and distributed.get_backend() == "nccl":
+    several = distributed.is_available() and distributed.is_initialized() and not divided
+    if several and distributed.get_backend() == "nccl":
         raise InputError(
             "LazyAdam's sparse gradients cannot be added up by NCCL; give --trainer.strategy DDPStrategy and "
             "--trainer.strategy.process_group_backend gloo, or choose another optimizer."

@@ -23,8 +23,10 @@ from kdrec.models import checkpoint as files
 from kdrec.models import losses
 from kdrec.models.base import Recommender
 from kdrec.models.described import as_config, shown
+from kdrec.models.sharded import ShardedEmbedding
 from kdrec.training import divergence, resuming
 from kdrec.training.optimizers import LazyAdam, let_embeddings_be_sparse
+from kdrec.training.sharding import RowSharding
 
 
 class RankingModule(L.LightningModule):
@@ -116,12 +118,17 @@ class RankingModule(L.LightningModule):
         if fitting and not self._learns:
             self.stand_in = nn.Parameter(torch.zeros(()))  # DDP and ModelCheckpoint want something that is trained
         if fitting and isinstance(self.optimizer([nn.Parameter(torch.zeros(1))]), LazyAdam):
-            let_embeddings_be_sparse(self)  # here, since DDP must know it when it wraps the module
+            divided = isinstance(self.trainer.strategy, RowSharding)
+            let_embeddings_be_sparse(self, divided)  # here, since DDP must know it when it wraps the module
 
     @property
     def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
-        """What DDP shall not send at every step: buffers are made of the data, which is the same in every process."""
-        return [name for name, _ in self.named_buffers()]
+        """What DDP shall not send at every step: buffers are made of the data, which is the same in every process.
+
+        Nor tables whose rows are divided, which send their gradients themselves.
+        """
+        tables = [name for name, part in self.named_modules() if isinstance(part, ShardedEmbedding)]
+        return [name for name, _ in self.named_buffers()] + [f"{name}.weight" for name in tables]
 
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule."""

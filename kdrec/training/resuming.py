@@ -57,7 +57,8 @@ def random_states(module: L.LightningModule) -> dict[str, Tensor]:
 
 def restore_random_states(module: L.LightningModule, states: dict[str, Tensor]) -> None:
     """Put torch's generators where `random_states` found them; with more processes than then, some are alike."""
-    own = {name: state[module.global_rank % len(state)] for name, state in states.items()}
+    # a copy, since torch 2.14 crashes at a row within a larger tensor
+    own = {name: state[module.global_rank % len(state)].clone() for name, state in states.items()}
     torch.set_rng_state(own["cpu"])
     if module.device.type == "cuda" and "cuda" in own:
         torch.cuda.set_rng_state(own["cuda"], module.device)

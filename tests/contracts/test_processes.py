@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from tests.commandline import ROOT
-from tests.processes import BATCH, EPOCHS, Case, cases, data, prepare, train
+from tests.processes import BATCH, EPOCHS, Case, cases, data, prepare, sharded_cases, train
 
 CASES = cases()
 APART = [case for case in CASES if case.options.get("topology_scope") == "rank"]
 EXACT = [case for case in CASES if case not in APART]
+SHARDED = sharded_cases()
 Left = dict[str, Any]
 
 
@@ -47,6 +48,7 @@ def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> 
 
 def test_there_are_cases() -> None:
     assert {"BPR Adam", "BPR FTD all global Adam"} <= {str(case) for case in EXACT}
+    assert {"BPR SGD sharded", "NeuMF SGD sharded", "BPR FTD global LazyAdam sharded"} <= set(map(str, SHARDED))
     assert len(data(1).split.train) % BATCH == 1  # one process has nothing of the last batch
 
 
@@ -71,6 +73,38 @@ def test_topologies_of_single_batches_are_another_training(
 ) -> None:
     """Or the tolerances above would mean nothing."""
     assert difference(train(case, folder, 1)["weights"], two[0][str(case)]["weights"]) > 1e-3
+
+
+@pytest.mark.parametrize("case", SHARDED, ids=str)
+def test_divided_tables_are_those_of_one(case: Case, folder: Path, two: list[dict[str, Left]]) -> None:
+    one = train(case, folder, 1)
+    for rank, left in enumerate(part[str(case)] for part in two):
+        assert len(one["losses"]) == len(left["losses"]) == 5 * EPOCHS
+        assert left["losses"] == pytest.approx(one["losses"], rel=1e-5)
+        for kind in ("gradients", "weights"):
+            tables = {name for name, value in one[kind].items() if value.shape != left[kind][name].shape}
+            assert tables == {f"recommender.{name}.weight" for name in case.model.lookup_tables}
+            own = {name: value[rank::2] if name in tables else value for name, value in one[kind].items()}
+            assert difference(own, left[kind]) < 1e-5
+        assert 2 * left["bytes"] == one["bytes"]
+        assert {name: f"{value:.4f}" for name, value in left["metrics"].items()} == {
+            name: f"{value:.4f}" for name, value in one["metrics"].items()
+        }
+
+
+def test_a_divided_table_of_seven_rows(two: list[dict[str, Left]]) -> None:
+    first, second = (left["lookups"] for left in two)
+    table = torch.arange(14.0).view(7, 2)
+    assert first["found"].tolist() == [[[12.0, 13.0], [0.0, 1.0]], [[6.0, 7.0], [6.0, 7.0]]]
+    assert second["found"].shape == (0, 2)
+    # d/dx of x * x a lookup, averaged over two processes; the second one's fourth row is none
+    assert first["gradient"].tolist() == [[0.0, 1.0], [0.0, 0.0], [0.0, 0.0], [12.0, 13.0]]
+    assert second["gradient"].tolist() == [[0.0, 0.0], [12.0, 14.0], [0.0, 0.0], [0.0, 0.0]]
+    assert first["whole"].tolist() == second["whole"].tolist() == first["gathered"].tolist() == table.tolist()
+    assert second["gathered"].tolist() == [*table[1::2].tolist(), [0.0, 0.0]]
+    assert (first["own"].tolist(), second["own"].tolist()) == ([[8.0, 9.0]], [[10.0, 11.0]])
+    assert "divided over 2 processes" in first["refused"]
+    assert first["refused"] == second["refused"]
 
 
 def test_a_union_is_the_same_everywhere(two: list[dict[str, Left]]) -> None:

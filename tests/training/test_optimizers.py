@@ -119,3 +119,4 @@ def test_nccl_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.distributed.get_backend", lambda: "nccl")
     with pytest.raises(InputError, match="sparse gradients cannot be added up by NCCL; give"):
         let_embeddings_be_sparse(BPR(4))
+    let_embeddings_be_sparse(BPR(4), divided=True)
