@@ -230,9 +230,8 @@ def _built(section: Mapping[str, Any]) -> Recommender:
 def _require_fit(section: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
     """Raise RuntimeError or ValueError if weights are not those of the model, before it takes any memory."""
     with torch.device("meta"), warnings.catch_warnings(action="ignore"):  # that nothing is copied
-        recommender = _built(section)
-        recommender.load_state_dict(weights)
-    wanted = sum(tensor.numel() * tensor.element_size() for tensor in recommender.state_dict().values())
+        _built(section).load_state_dict(weights)
+    wanted = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())  # of any precision
     held = sum(tensor.untyped_storage().nbytes() for tensor in weights.values() if tensor.layout is torch.strided)
     if wanted > held:  # of a tensor that repeats one number a file needs to hold but that
         raise ValueError(f"its tables take {wanted} bytes, and it holds {held}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor
 from torch.optim import Optimizer
@@ -116,3 +116,6 @@ class RowSharding(DDPStrategy):
 
 def _is_of(value: Any, shape: torch.Size) -> bool:
     return isinstance(value, Tensor) and value.shape == shape
+
+
+StrategyRegistry.register("row_sharding", RowSharding, description=(RowSharding.__doc__ or "").split("\n")[0])

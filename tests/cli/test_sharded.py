@@ -13,7 +13,7 @@ from tests.cli.test_distributed import KDREC, ONE, TWO, at_once, torchrun
 from tests.cli.test_engine import only, rows
 from tests.commandline import STUDENT, TEACHER, Kdrec, Outcome
 
-SHARDED = (*TWO[:2], "--trainer.strategy.class_path", "RowSharding")
+SHARDED = (*TWO[:2], "--trainer.strategy", "row_sharding")
 FIT = (*KDREC, "fit", "--config", "student.yaml", *SHARDED, *TWO[4:])
 
 

@@ -249,3 +249,13 @@ def test_half_precision_ranks_by_the_weights_own() -> None:
     trained.recommender.score_all = spy  # type: ignore[method-assign]
     assert quiet_trainer(precision="bf16-mixed").test(trained, datamodule=data, verbose=False) == whole
     assert seen == {torch.float32}
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_weights_of_another_precision_are_kept_and_read(precision: str, tmp_path: Path) -> None:
+    trained, trainer = module(), quiet_trainer(max_epochs=1, precision=precision)
+    trainer.fit(trained, datamodule=GeneratedDataModule())
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    read = checkpoint.restore(tmp_path / "last.ckpt")
+    for ours, theirs in zip(read.parameters(), trained.recommender.parameters(), strict=True):
+        assert torch.equal(ours, theirs.to(ours.dtype))
