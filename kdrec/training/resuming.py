@@ -7,8 +7,9 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from torch import Tensor
+from torch import Tensor, distributed
 
+from kdrec.distillation.ranks import num_ranks
 from kdrec.errors import InputError
 
 
@@ -51,8 +52,15 @@ def random_states(module: L.LightningModule) -> dict[str, Tensor]:
     states = {"cpu": torch.get_rng_state()}
     if module.device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(module.device)
-    gather = module.trainer.strategy.all_gather
-    return {name: gather(state.to(module.device)).view(-1, len(state)).cpu() for name, state in states.items()}
+    return {name: _of_all(state.to(module.device)).cpu() for name, state in states.items()}
+
+
+def _of_all(state: Tensor) -> Tensor:
+    """Return the tensors of all processes, stacked."""
+    parts = [state.clone() for _ in range(num_ranks())]
+    if num_ranks() > 1:
+        distributed.all_gather(parts, state)
+    return torch.stack(parts)
 
 
 def restore_random_states(module: L.LightningModule, states: dict[str, Tensor]) -> None:
