@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from kdrec.deploy.compact import Compact
+from kdrec.deploy.fold_in import fold_in
 from kdrec.deploy.lists import best_unseen
-from kdrec.deploy.recommender import fold_in
 from kdrec.errors import InputError
 
 TOLERANCE = 1e-4

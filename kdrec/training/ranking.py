@@ -1,7 +1,6 @@
 """Train any recommender by a ranking loss, and rank the full catalogue to see what it learned."""
 
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -22,7 +21,7 @@ from kdrec.evaluation.ranking import CatalogueRanking, require_candidates
 from kdrec.models import checkpoint as files
 from kdrec.models import losses
 from kdrec.models.base import Recommender
-from kdrec.models.described import as_config, shown
+from kdrec.models.described import as_config
 from kdrec.models.sharded import ShardedEmbedding
 from kdrec.training import divergence, resuming
 from kdrec.training.optimizers import LazyAdam, let_embeddings_be_sparse
@@ -292,25 +291,7 @@ class RankingModule(L.LightningModule):
         """Take the random states, and refuse a file whose model or data are not those of this run."""
         if hasattr(self, "stand_in"):
             checkpoint["state_dict"]["stand_in"] = self.stand_in
-        section = checkpoint.get("kdrec", {})
-        model = as_config(self.recommender)
-        if section.get("model") != model:
-            raise InputError(
-                f"The checkpoint does not belong to this run: its model is {shown(section.get('model') or {})} "
-                f"and here it is {shown(model)}; give the config that made it."
-            )
-        if section.get("data_digest") != self.train_data.digest:
-            raise InputError(
-                f"The checkpoint does not belong to this run: its training data is {section.get('protocol')} "
-                f"({str(section.get('data_digest'))[:8]}) and here it is {self.protocol} "
-                f"({self.train_data.digest[:8]}); give the data that made it."
-            )
+        resuming.require_same_run(checkpoint.get("kdrec", {}), self.recommender, self.train_data, self.protocol)
         if self.trainer.state.fn == "fit":
             resuming.require_resumable(checkpoint)
             self._random_states = checkpoint.get("random_states", {})
-            if section.get("seed") != (seed := int(os.environ.get("PL_GLOBAL_SEED", 0))):
-                warnings.warn(
-                    f"The training goes on with the seed {seed} and was begun with {section.get('seed')}, so it will "
-                    f"not end as if it had not stopped.",
-                    stacklevel=2,
-                )

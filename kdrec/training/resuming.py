@@ -1,6 +1,7 @@
 """What makes a training that was killed and resumed end as one that was never interrupted."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, distributed
 
+from kdrec.data.interactions import Interactions
 from kdrec.distillation.ranks import num_ranks
 from kdrec.errors import InputError
+from kdrec.models.base import Recommender
+from kdrec.models.described import as_config, shown
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -72,8 +76,34 @@ def restore_random_states(module: L.LightningModule, states: dict[str, Tensor]) 
         torch.cuda.set_rng_state(own["cuda"], module.device)
 
 
+def require_same_run(section: dict[str, Any], recommender: Recommender, train: Interactions, protocol: str) -> None:
+    """Raise InputError if a checkpoint's model or data are not those of this run.
+
+    Args:
+        section: What kdrec wrote into the checkpoint.
+        recommender: The model here.
+        train: The data here.
+        protocol: Where that comes from.
+    """
+    model = as_config(recommender)
+    if section.get("model") != model:
+        raise InputError(
+            f"The checkpoint does not belong to this run: its model is {shown(section.get('model') or {})} "
+            f"and here it is {shown(model)}; give the config that made it."
+        )
+    if section.get("data_digest") != train.digest:
+        raise InputError(
+            f"The checkpoint does not belong to this run: its training data is {section.get('protocol')} "
+            f"({str(section.get('data_digest'))[:8]}) and here it is {protocol} ({train.digest[:8]}); give the data "
+            f"that made it."
+        )
+
+
 def require_resumable(checkpoint: dict[str, Any]) -> None:
-    """Raise InputError if a training cannot go on from a checkpoint as if it had not stopped there."""
+    """Raise InputError if a training cannot go on from a checkpoint as if it had not stopped there.
+
+    Warns of another seed.
+    """
     if not {"loops", "optimizer_states", "lr_schedulers"} <= checkpoint.keys():
         raise InputError(
             "The checkpoint holds a model without the state of its training, so no training can go on from it; give "
@@ -85,6 +115,13 @@ def require_resumable(checkpoint: dict[str, Any]) -> None:
         raise InputError(
             f"The checkpoint was written within epoch {epoch['ready']}, after {batches['current']['ready']} batches, "
             f"and a training goes on from the end of an epoch only; give one that was written there."
+        )
+    begun, seed = checkpoint["kdrec"].get("seed"), int(os.environ.get("PL_GLOBAL_SEED", 0))
+    if begun != seed:
+        warnings.warn(
+            f"The training goes on with the seed {seed} and was begun with {begun}, so it will not end as if it had "
+            f"not stopped.",
+            stacklevel=3,
         )
 
 

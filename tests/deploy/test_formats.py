@@ -9,8 +9,8 @@ import safetensors.numpy
 import torch
 
 from kdrec.deploy.compact import Compact, compact
+from kdrec.deploy.fold_in import fold_in
 from kdrec.deploy.formats import FORMATS, format_named
-from kdrec.deploy.recommender import fold_in
 from kdrec.errors import InputError
 from kdrec.models.base import DotProductRecommender, Recommender
 from kdrec.models.bpr import BPR

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from kdrec.data.interactions import Interactions
-from kdrec.deploy.recommender import Deployed, Item, everyone, fold_in
+from kdrec.deploy.fold_in import everyone, fold_in
+from kdrec.deploy.recommender import Deployed, Item
 from kdrec.errors import InputError
 from kdrec.models.base import Recommender
 from kdrec.models.bpr import BPR

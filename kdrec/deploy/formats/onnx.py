@@ -18,8 +18,8 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from kdrec.deploy.compact import Compact
+from kdrec.deploy.fold_in import everyone
 from kdrec.deploy.onnx_graph import Graph, TableFile
-from kdrec.deploy.recommender import everyone
 from kdrec.errors import InputError
 from kdrec.models.base import Recommender
 from kdrec.models.bpr import BPR
@@ -87,7 +87,7 @@ def _scores(graph: Graph, recommender: Recommender) -> str:
 
 
 def _strangers(graph: Graph, recommender: BPR, items: str) -> str:
-    """Fold in who likes ``liked``, as `kdrec.deploy.recommender.fold_in` does: (B, d).
+    """Fold in who likes ``liked``, as `kdrec.deploy.fold_in.fold_in` does: (B, d).
 
     With N = A + V'V / n and A = C C', where A is the same for everybody, the rows W = V inv(C') turn the normal
     equations into (1 + W'W / n) y = W'1 / n and u = inv(C') y. These are so well conditioned that a few steps of
