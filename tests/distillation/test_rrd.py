@@ -69,6 +69,16 @@ def test_scores_far_apart(spread: float, dtype: torch.dtype) -> None:
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_scores_of_half_precision_lose_no_more_by_sums(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    scores = (8 * torch.randn(4, 60)).to(dtype).requires_grad_()
+    fast, slow = (relaxed_ranking(kind, 40) for kind in (scores, scores.double()))
+    torch.testing.assert_close(fast, slow.to(dtype), rtol=0, atol=0)
+    gradients = [torch.autograd.grad(form, scores)[0] for form in (fast, slow)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+
+
 def test_very_large_scores_stay_finite_and_point_the_right_way() -> None:
     scores = torch.tensor([[500.0, -5e30, 9e5, 0.0]], requires_grad=True)
     loss = relaxed_ranking(scores, 2)
