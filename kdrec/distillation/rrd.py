@@ -62,7 +62,8 @@ class _RelaxedRanking(torch.autograd.Function):
     def forward(ctx: Any, scores: Tensor, num_interesting: int) -> Tensor:
         highest = scores.amax(1, keepdim=True)
         depths, there = scores - highest, None
-        if scores.is_cuda or not (depths > -_DEPTH_32).all():  # a GPU would have to be waited for
+        # a GPU would have to be waited for
+        if scores.is_cuda or scores.dtype.itemsize < 4 or not (depths > -_DEPTH_32).all():
             there = scores > -torch.inf
             highest = highest.double().clamp_(min=torch.finfo(torch.float64).min)  # where nothing is there at all
             depths = (scores.double() - highest).clamp_(min=-_DEPTH)

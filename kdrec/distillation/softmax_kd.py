@@ -85,7 +85,9 @@ class SoftmaxKD(Distiller):
         items, targets = self.items.index_select(0, users), self.targets.index_select(0, users)
         known = items.clamp(min=0)  # -1 is no item, and its target is 0
         if self.over == "list":
-            scores = (student.score(users, known) / self.temperature).masked_fill(items < 0, _NOTHING)
+            scores = student.score(users, known) / self.temperature
+            scores = scores.to(torch.promote_types(scores.dtype, targets.dtype))  # half of it does not hold _NOTHING
+            scores = scores.masked_fill(items < 0, _NOTHING)
             loss = (counts * cross_entropy(scores, targets, reduction="none")).sum()
         else:
             loss = self._over_catalogue(student, users, counts, known, targets)

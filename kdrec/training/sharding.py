@@ -93,8 +93,14 @@ class RowSharding(DDPStrategy):
             }
         return state | {"state": held}
 
+    def load_model_state_dict(self, checkpoint: Any, strict: bool = True) -> None:
+        """Take the weights whole, or this process's part where the tables were divided for a run before."""
+        weights = checkpoint["state_dict"]
+        own = {name: own_rows(weights[name]) for name in self._tables() if name in weights}
+        super().load_model_state_dict(checkpoint | {"state_dict": weights | own}, strict)
+
     def load_optimizer_state_dict(self, checkpoint: Any) -> None:
-        """Take this process's part of the whole tables' state; the weights were loaded before they were divided."""
+        """Take this process's part of the whole tables' state."""
         states = []
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             held = dict(state["state"])

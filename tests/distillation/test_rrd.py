@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -69,6 +70,16 @@ def test_scores_far_apart(spread: float, dtype: torch.dtype) -> None:
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_scores_of_half_precision_lose_no_more_by_sums(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    scores = (8 * torch.randn(4, 60)).to(dtype).requires_grad_()
+    fast, slow = (relaxed_ranking(kind, 40) for kind in (scores, scores.double()))
+    torch.testing.assert_close(fast, slow.to(dtype), rtol=0, atol=0)
+    gradients = [torch.autograd.grad(form, scores)[0] for form in (fast, slow)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+
+
 def test_very_large_scores_stay_finite_and_point_the_right_way() -> None:
     scores = torch.tensor([[500.0, -5e30, 9e5, 0.0]], requires_grad=True)
     loss = relaxed_ranking(scores, 2)
@@ -126,6 +137,7 @@ def test_by_rank_another_part_of_the_list_is_drawn_every_epoch_in_the_teachers_o
     near: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lists, "_NEAR", near)
+    torch.manual_seed(0)
     distiller, _ = bound(num_interesting=4, list_length=10, sampling="rank", temperature=3.0)
     rank = torch.full((12, 60), -1).scatter_(1, distiller.best, torch.arange(60).expand(12, -1))
     counts = torch.zeros(10)
@@ -141,10 +153,11 @@ def test_by_rank_another_part_of_the_list_is_drawn_every_epoch_in_the_teachers_o
 
 def chances_without_replacement(length: int, number: int, temperature: float) -> Tensor:
     """How often each rank is among those drawn one after the other, each by its share of what is left."""
-    generator = torch.Generator().manual_seed(1)
-    weights = torch.exp(-torch.arange(1.0, length + 1) / temperature).expand(20_000, -1)
-    drawn = torch.multinomial(weights, number, replacement=False, generator=generator)
-    return torch.bincount(drawn.flatten(), minlength=length) / 20_000
+    orders = torch.tensor(list(itertools.permutations(range(length), number)))
+    weights = torch.exp(-torch.arange(1.0, length + 1) / temperature)
+    taken = weights[orders]
+    chances = (taken / (weights.sum() - taken.cumsum(1) + taken)).prod(1, keepdim=True).expand(orders.shape)
+    return torch.zeros(length).index_add(0, orders.flatten(), chances.flatten())
 
 
 def test_the_uninteresting_are_neither_listed_nor_touched_and_change_every_epoch() -> None:

@@ -71,6 +71,16 @@ def test_one_user_by_hand() -> None:
     assert value.item() == pytest.approx(-2 / 3 * math.log(1 / 4) - 1 / 3 * math.log(3 / 4), rel=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_students_of_half_precision(dtype: torch.dtype) -> None:
+    student, teacher = model(4, 0), Teacher(model(9, 1))
+    distiller = SoftmaxKD()
+    distiller.bind(student, teacher, TRAIN)
+    [whole] = distiller(triples(), student, teacher).values()
+    [half] = distiller(triples(), student.to(dtype), teacher).values()
+    assert half.item() == pytest.approx(whole.item(), rel=0.01)
+
+
 @pytest.mark.parametrize(
     "options",
     [
