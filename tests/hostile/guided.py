@@ -1,6 +1,6 @@
 """Let atheris choose the inputs of a reader, by the lines that they reach: ``python -m tests.hostile.guided READER``.
 
-It needs ``pip install atheris``. The same inputs are made from its bytes as without it, and are counted as there.
+It needs the extra ``fuzz`` (Linux). The same inputs are made from its bytes as without it, and are counted as there.
 """
 
 import argparse
