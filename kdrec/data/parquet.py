@@ -37,10 +37,13 @@ def read_parquet(path: Path, columns: Mapping[str, tuple[str, Kind]]) -> pd.Data
                 raise InputError(f"{path} has no column {missing[0]!r}; its columns are {', '.join(map(repr, names))}.")
             found = {}
             for name, (source, kind) in columns.items():
-                read = _ids if kind is str else _whole_numbers
-                column = read(file.read([source], use_threads=False).column(source), f"{path}, row", source)
+                given = file.read([source], use_threads=False).column(source)
+                given.validate(full=True)  # Arrow lets pass text that is none, and pages that it does not know
+                if len(given) != file.metadata.num_rows:
+                    raise ValueError(f"{source!r} has {len(given)} rows of {file.metadata.num_rows}")
+                column = (_ids if kind is str else _whole_numbers)(given, f"{path}, row", source)
                 found[name] = column.copy()  # else it may lie in Arrow's memory
-                del column
+                del given, column
                 pyarrow.default_memory_pool().release_unused()  # which would keep as much for a next column
             return pd.DataFrame(found, copy=False)
     except InputError:

@@ -109,14 +109,15 @@ class OnnxExport(Contender):
             with torch.device("meta"):  # to count is all that is wanted
                 recommender = rebuild(model)
                 recommender.build(said["num_users"], said["num_items"])
-            sizes = {name: int(part["bytes"]) for name, part in said["files"].items()}
         except InputError:
             raise
         except (KeyError, TypeError, AttributeError, ValueError, RuntimeError):  # whatever was edited by hand
             raise InputError(f"{path} is damaged; make the export again with `kdrec export`.") from None
         self.parameters = recommender.num_parameters()
-        self.bytes_of_model = sum(sizes[name] for name in sizes if name not in (artefact.VOCABULARY, artefact.SEEN))
-        self.bytes_on_disk = sum(sizes.values()) + (path / artefact.MANIFEST).stat().st_size
+        sizes = {file.name: file.stat().st_size for file in path.iterdir()}  # whatever the manifest says of them
+        beside = (artefact.MANIFEST, artefact.VOCABULARY, artefact.SEEN)
+        self.bytes_of_model = sum(sizes[name] for name in sizes if name not in beside)
+        self.bytes_on_disk = sum(sizes.values())
 
     def together(self, ranking: CatalogueRanking, k: int) -> Lister:
         """As `Contender.together`."""

@@ -81,6 +81,24 @@ def test_no_id_is_rewritten(tmp_path: Path, ids: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("sound", "damaged", "complaint"),
+    [
+        (b"PAR1\x15\x04", b"PAR1\x15\x06", r"'user_id' has 0 rows of 4"),  # its page is of no known kind
+        (b"zz", b"\xb2z", r"Invalid UTF8"),
+    ],
+    ids=["rows", "text"],
+)
+def test_damage_that_arrow_lets_pass(tmp_path: Path, sound: bytes, damaged: bytes, complaint: str) -> None:
+    (tmp_path / "mine").mkdir()
+    path = tmp_path / "mine/log.parquet"
+    pd.DataFrame({"user_id": ["aa", "aa", "zz", "zz"], "item_id": [1, 2, 1, 2]}).to_parquet(path)
+    assert sound in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(sound, damaged))
+    with pytest.raises(InputError, match=rf"log.parquet cannot be read as Parquet \(.*{complaint}.*\); write it again"):
+        InteractionFiles("mine", "log.parquet", root=str(tmp_path)).load()
+
+
+@pytest.mark.parametrize(
     ("column", "values", "complaint"),
     [
         ("item_id", [5, None, 7], "row 1: 'item_id' is nan, where an id is needed"),

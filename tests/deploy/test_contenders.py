@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,21 @@ def test_an_onnx_export() -> None:
         assert exported.bytes_of_model == sum((folder / name).stat().st_size for name in names)
         assert exported.bytes_on_disk == sum(file.stat().st_size for file in folder.iterdir())
     assert open_contenders([path], folder)[0].path == folder
+
+
+@pytest.mark.parametrize("said", [0, -1, 1e999, None])
+def test_the_size_of_an_export_is_that_of_its_files(said: object) -> None:
+    path = byhand.save("student", byhand.STUDENT)
+    export(path, "onnx", output=Path("student-onnx"), k=2)
+    true = open_contenders([path, Path("student-onnx")])[1]
+    manifest = Path("student-onnx/manifest.json")
+    edited = json.loads(manifest.read_text())
+    for part in edited["files"].values():
+        part["bytes"] = said
+    manifest.write_text(json.dumps(edited))
+    found = open_contenders([path, Path("student-onnx")])[1]
+    assert found.bytes_of_model == true.bytes_of_model
+    assert found.bytes_on_disk == sum(file.stat().st_size for file in Path("student-onnx").iterdir())
 
 
 def test_exports_that_are_of_no_use() -> None:

@@ -9,14 +9,13 @@ import contextlib
 import random
 import resource
 import sys
-import time
-import traceback
 from collections import Counter
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from tests.hostile.collection import READERS
-from tests.hostile.readers import Broken, Reader, outcome
+from tests.hostile.readers import Reader
+from tests.hostile.tally import HEAD, Tally
 
 _MEMORY = 8 << 30  # bytes of a process; who wants more fails
 
@@ -25,11 +24,9 @@ class _Enough(BaseException):
     """The time is over."""
 
 
-def fuzz(reader: Reader, number: int, seconds: float, first: int) -> tuple[Counter[str], dict[str, str]]:
-    """Give a reader its inputs; return how they ended, and one input for each place of another end."""
-    counts: Counter[str] = Counter()
-    others: dict[str, str] = {}
-    end = time.monotonic() + seconds
+def fuzz(reader: Reader, number: int, seconds: float, first: int) -> Tally:
+    """Give a reader its inputs; return how they ended."""
+    tally = Tally(reader)
 
     @seed(first)
     @settings(
@@ -38,21 +35,13 @@ def fuzz(reader: Reader, number: int, seconds: float, first: int) -> tuple[Count
     )  # fmt: skip
     @given(reader.inputs)
     def one(content: object) -> None:
-        if time.monotonic() > end:
+        if tally.seconds > seconds:
             raise _Enough
-        try:
-            how = outcome(reader, content)
-        except (Exception, Broken) as error:
-            how = "other"
-            place = traceback.extract_tb(error.__traceback__)
-            own = [frame for frame in place if "/kdrec/" in frame.filename or "/tests/" in frame.filename][-1]
-            where = f"{type(error).__name__} at {own.filename.partition('/kdrec/')[2] or own.filename}:{own.lineno}"
-            others.setdefault(where, f"{str(error)[:200]}\n        {content!r:.300}")
-        counts[how] += 1
+        tally.take(content)
 
     with contextlib.suppress(_Enough):
         one()
-    return counts, others
+    return tally
 
 
 def main() -> int:
@@ -66,17 +55,12 @@ def main() -> int:
     first = random.randrange(1 << 30) if options.seed is None else options.seed
     resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
     chosen = [r for r in READERS if not options.readers or any(name in r.name for name in options.readers)]
-    print(f"seed {first}\n{'reader':<36}{'inputs':>8}{'refused':>9}{'read':>8}{'other':>7}{'seconds':>9}", flush=True)
+    print(f"seed {first}\n{HEAD}", flush=True)
     total: Counter[str] = Counter()
     for reader in chosen:
-        start = time.monotonic()
-        counts, others = fuzz(reader, options.inputs, options.seconds, first)
-        total += counts
-        row = "".join(f"{value:>{width}}" for value, width in (
-            (counts.total(), 8), (counts["refused"], 9), (counts["read"], 8), (counts["other"], 7)))  # fmt: skip
-        print(f"{reader.name:<36}{row}{time.monotonic() - start:>9.0f}", flush=True)
-        for place, content in others.items():
-            print(f"    {place}: {content}", flush=True)
+        tally = fuzz(reader, options.inputs, options.seconds, first)
+        total += tally.counts
+        print(tally, flush=True)
     print(f"{'all':<36}{total.total():>8}{total['refused']:>9}{total['read']:>8}{total['other']:>7}")
     return int(bool(total["other"]))
 

@@ -51,6 +51,12 @@ def saved(content: object, zipped: bool = True) -> bytes:
     return file.getvalue()
 
 
+@cache
+def sound() -> bytes:
+    """Return a checkpoint with which nothing is wrong."""
+    return saved(content())
+
+
 def _use(content: bytes) -> None:
     """Do what the commands do with a checkpoint."""
     FILE.write_bytes(content)
@@ -110,7 +116,7 @@ _ARGUMENTS = (b"(Vtouch pwned\ntR", b"(tR", b"(Vopen('pwned', 'w')\ntR", b"(Vpwn
 
 
 def _pickles() -> list[bytes]:
-    with zipfile.ZipFile(io.BytesIO(saved(content()))) as archive:
+    with zipfile.ZipFile(io.BytesIO(sound())) as archive:
         return [next(archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))]
 
 
@@ -130,10 +136,9 @@ def _evil(draw: Callable[..., Any]) -> bytes:
 @st.composite
 def _repacked(draw: Callable[..., Any], pickles: st.SearchStrategy[bytes]) -> bytes:
     """A file whose sums are right and whose insides are not; at times with the tensors of another."""
-    sound = saved(content())
     new = io.BytesIO()
     swap = draw(st.booleans())
-    with zipfile.ZipFile(io.BytesIO(sound)) as old, zipfile.ZipFile(new, "w") as archive:
+    with zipfile.ZipFile(io.BytesIO(sound())) as old, zipfile.ZipFile(new, "w") as archive:
         for name in old.namelist():
             data = old.read(name)
             if name.endswith("data.pkl"):
@@ -185,7 +190,7 @@ def _record(content: bytes) -> None:
 
 
 READERS = (
-    Reader("checkpoints, bytes", st.deferred(lambda: damaged(saved(content()), saved(content(), zipped=False))), _use),
+    Reader("checkpoints, bytes", st.deferred(lambda: damaged(sound(), saved(content(), zipped=False))), _use),
     Reader("checkpoints, sums right", st.deferred(lambda: _repacked(damaged(*_pickles()))), _use),
     Reader("checkpoints, evil pickles", st.deferred(lambda: st.one_of(_evil(), _repacked(_evil()))), _use),
     Reader("checkpoints, values", _mangled.map(saved), _use),

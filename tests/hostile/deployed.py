@@ -21,7 +21,7 @@ from kdrec.deploy.parts import Parts
 from kdrec.deploy.predictions import predict
 from kdrec.deploy.recommender import Deployed
 from kdrec.evaluation.evaluate import ranking_of
-from tests.hostile.checkpoints import FILE, SPLIT, content, saved
+from tests.hostile.checkpoints import FILE, SPLIT, content, sound
 from tests.hostile.inputs import damaged, mangled
 from tests.hostile.readers import Broken, Reader
 
@@ -44,7 +44,7 @@ def _files() -> dict[str, bytes]:
     """An export's."""
     with tempfile.TemporaryDirectory() as place:
         path = Path(place, "best.ckpt")
-        path.write_bytes(saved(content()))
+        path.write_bytes(sound())
         return {file.name: file.read_bytes() for file in export(path, "onnx", k=2).folder.iterdir()}
 
 
@@ -83,19 +83,19 @@ def _json(tree: object) -> bytes:
 
 @cache
 def _model() -> Deployed:
-    FILE.write_bytes(saved(content()))
+    FILE.write_bytes(sound())
     return Deployed(FILE)
 
 
 def _sound_request() -> dict[str, Any]:
-    digest = hashlib.sha256(saved(content())).hexdigest()
+    digest = hashlib.sha256(sound()).hexdigest()
     return {"checkpoint": digest, "users": None, "k": 3, "batch_size": 8, "kdrec": __version__}
 
 
 def _predict(given: tuple[str, bytes | None, bytes | None]) -> None:
     """With a list of users, or with parts that somebody left."""
     suffix, users, part = given
-    FILE.write_bytes(saved(content()))
+    FILE.write_bytes(sound())
     output, model = Path(f"lists{suffix}"), _model()
     if users is not None:
         Path("users.txt").write_bytes(users)
@@ -113,7 +113,7 @@ def _predict(given: tuple[str, bytes | None, bytes | None]) -> None:
 
 def _request(given: bytes) -> None:
     """Of parts that somebody left."""
-    FILE.write_bytes(saved(content()))
+    FILE.write_bytes(sound())
     Path("lists.csv.parts").mkdir()
     Path("lists.csv.parts", "request.json").write_bytes(given)
     predict(_model(), Parts(Path("lists.csv")), None, 3, 8)

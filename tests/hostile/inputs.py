@@ -72,21 +72,29 @@ def values(*more: object) -> st.SearchStrategy[Any]:
     )
 
 
-@st.composite
-def mangled(draw: Callable[..., Any], sound: object, more: Sequence[object] = ()) -> Any:
+def mangled(sound: object, more: Sequence[object] = ()) -> st.SearchStrategy[Any]:
     """A nest of dicts and lists in which some places hold something else, or are gone, or stand under another name."""
+    return _mangled(sound, values(*more))  # made once, since hypothesis looks over each new strategy
+
+
+_names = st.text(max_size=8) | st.sampled_from(("class_path", 5, ""))
+_ways = st.sampled_from(["put", "put", "put", "put", "remove", "rename", "wrap", "swap"])
+
+
+@st.composite
+def _mangled(draw: Callable[..., Any], sound: object, others: st.SearchStrategy[Any]) -> Any:
     tree = {"all": copy.deepcopy(sound)}
     for _ in range(draw(st.integers(1, 3))):
         owners = [*_nests(tree)]
         owner = draw(st.sampled_from(owners))
         key = draw(st.sampled_from([*owner] if isinstance(owner, dict) else range(len(owner))))
-        match draw(st.sampled_from(["put", "put", "put", "put", "remove", "rename", "wrap", "swap"])):
+        match draw(_ways):
             case "put":
-                owner[key] = draw(values(*more))
+                owner[key] = draw(others)
             case "remove" if owner is not tree:
                 del owner[key]
             case "rename" if isinstance(owner, dict) and owner is not tree:
-                owner[draw(st.text(max_size=8) | st.sampled_from(("class_path", 5, "")))] = owner.pop(key)
+                owner[draw(_names)] = owner.pop(key)
             case "wrap":
                 owner[key] = draw(st.sampled_from(([owner[key]], {"a": owner[key]}, [owner[key]] * 3)))
             case "swap":

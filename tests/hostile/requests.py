@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message
 from kdrec.deploy.recommender import Deployed
 from kdrec.deploy.server import PATHS, application
 from kdrec.errors import InputError
-from tests.hostile.checkpoints import content, saved
+from tests.hostile.checkpoints import sound
 from tests.hostile.inputs import TEXTS, damaged, mangled
 from tests.hostile.readers import Broken, Reader
 
@@ -26,7 +26,7 @@ Request = tuple[str, str, bytes, bytes, bytes]  # method, path, query, content t
 def _application() -> tuple[ASGIApp, asyncio.AbstractEventLoop]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "best.ckpt")
-        path.write_bytes(saved(content()))
+        path.write_bytes(sound())
         student = Deployed(path, "The student")
         app = application(student)
     logging.getLogger("uvicorn.error").addHandler(_FAULTS)

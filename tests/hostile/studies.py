@@ -25,10 +25,13 @@ LAUGHS = "a: &a [x, x]\n" + "".join(
 )
 
 
+_METHODS = {"teacher.yaml": yaml.safe_dump(TEACHER), "student.yaml": yaml.safe_dump(STUDENT)}
+
+
 def _read(content: bytes) -> None:
     Path("study.yaml").write_bytes(content)
-    Path("teacher.yaml").write_text(yaml.safe_dump(TEACHER))
-    Path("student.yaml").write_text(yaml.safe_dump(STUDENT))
+    for name, text in _METHODS.items():
+        Path(name).write_text(text)
     study = read_study(Path("study.yaml"))
     assert all(study.teacher_of(cell) for cell in study.cells if cell.needs_teacher)
     for cell in study.cells:

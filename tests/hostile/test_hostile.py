@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from kdrec.errors import InputError
 from tests.hostile.collection import READERS
 from tests.hostile.readers import Broken, Reader, outcome
+from tests.hostile.tally import Tally
 
 
 @pytest.mark.parametrize("reader", READERS, ids=str)
@@ -70,3 +71,17 @@ def test_a_reader_that_breaks_its_promise_is_found_out(fault: object, said: str)
         outcome(Reader("faulty", READERS[0].inputs, fault), None)  # type: ignore[arg-type]
     assert Path.cwd() == before
     assert outcome(Reader("sound", READERS[0].inputs, len), b"") == "read"
+
+
+def test_a_tally_counts_every_end_and_shows_each_place_of_another_once() -> None:
+    tally = Tally(Reader("faulty", READERS[0].inputs, lambda ask: ask()))  # type: ignore[operator]
+    for ask in (dict, dict, lambda: _fail("no number."), lambda: 1 / 0, lambda: 2 / 0, lambda: _write_up(None)):
+        tally.take(ask)
+    assert tally.counts == {"read": 2, "refused": 1, "other": 3}
+    row, *found = str(tally).splitlines()
+    assert row.split()[:5] == ["faulty", "6", "1", "2", "3"]
+    assert [line.split()[0] for line in found[::2]] == ["ZeroDivisionError", "Broken"]
+
+
+def _fail(said: str) -> None:
+    raise InputError(said)
