@@ -160,6 +160,25 @@ def train(case: Case, folder: Path, processes: int) -> dict[str, Any]:
     return left | {"bytes": watch.bytes}
 
 
+def again(folder: Path) -> dict[str, Any]:
+    """Test a divided model with and without its checkpoint, and save it with a weight that only one process can see."""
+    module, short = RankingModule(BPR(4), cutoffs=(5,)), {"max_epochs": 1, "num_sanity_val_steps": 0}
+    trainer = quiet_trainer(devices=2, strategy=RowSharding(), **short)
+    trainer.fit(module, datamodule=data(2))
+    trainer.save_checkpoint(folder / "divided.ckpt")
+    tested = [
+        trainer.test(module, datamodule=data(2), ckpt_path=path, verbose=False)
+        for path in (None, str(folder / "divided.ckpt"))
+    ]
+    with torch.no_grad():
+        module.recommender.items.weight[0] *= torch.nan if rank() == 1 else 1.0
+    try:
+        trainer.save_checkpoint(folder / "diverged.ckpt")
+    except InputError as error:
+        return {"tested": tested, "refused": str(error)}
+    return {"tested": tested}
+
+
 def unions() -> dict[str, list[int]]:
     """Join ids that the first process and the second hold."""
     held = {"some": ([0, 4, 9], [2, 4]), "one": ([], [3, 5]), "none": ([], [])}
@@ -188,4 +207,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     target = Path(sys.argv[1])
     left = {str(case): train(case, target, int(os.environ["WORLD_SIZE"])) for case in cases() + sharded_cases()}
-    torch.save({"unions": unions(), "lookups": lookups(), **left}, target / f"{rank()}.pt")
+    left |= {"unions": unions(), "lookups": lookups(), "again": again(target)}
+    torch.save(left, target / f"{rank()}.pt")

@@ -73,8 +73,11 @@ def require_finite_weights(weights: Mapping[str, Tensor], module: L.LightningMod
     names = [name for name, weight in weights.items() if weight.is_floating_point() and weight.numel()]
     if names:
         ends = torch.stack([torch.stack(weights[name].aminmax()).isfinite().all() for name in names])
-        if faulty := [name for name, finite in zip(names, ends.tolist(), strict=True) if not finite]:
-            raise _diverged(f"{faulty[0]} holds numbers that are not finite at the end", module)
+        places = torch.arange(len(names), device=ends.device).masked_fill(ends, len(names))
+        # together, since of divided tables each process sees a part
+        place = int(module.trainer.strategy.reduce(places.min().to(module.device), reduce_op="min"))
+        if place < len(names):
+            raise _diverged(f"{names[place]} holds numbers that are not finite at the end", module)
 
 
 def _diverged(what: str, module: L.LightningModule) -> InputError:

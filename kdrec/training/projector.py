@@ -13,6 +13,7 @@ from torch import Tensor
 from kdrec.data.interactions import Interactions
 from kdrec.errors import InputError
 from kdrec.models.base import Recommender
+from kdrec.models.sharded import ShardedEmbedding
 from kdrec.training.distillation import DistillationModule
 from kdrec.training.ranking import RankingModule
 
@@ -45,13 +46,15 @@ class ProjectorWriter(Callback):
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the vectors under the step at which the fit ended."""
         loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if not loggers or not trainer.is_global_zero:
+        if not loggers:
             return
         assert isinstance(pl_module, RankingModule)
         train = pl_module.train_data
         items = np.argsort(-train.item_counts, kind="stable")[: self.num_items]
+        tables = {"items": _item_vectors(pl_module.recommender, items)}  # by all processes, which may hold parts
+        if not trainer.is_global_zero:
+            return
         header, rows = describe_items(train, items)
-        tables = {"items": _item_vectors(pl_module.recommender, items)}
         if isinstance(pl_module, DistillationModule):
             assert pl_module.teacher is not None
             tables = {
@@ -107,6 +110,9 @@ def _item_vectors(recommender: Recommender, items: np.ndarray) -> Tensor:
     """Return vectors (n, d) on the CPU as they are in evaluation; the model's mode is left as it was."""
     modes = {module: module.training for module in recommender.modules()}
     recommender.eval()
+    for module in modes:
+        if isinstance(module, ShardedEmbedding):
+            module.train()  # in evaluation it would look up its own rows alone
     vectors = recommender.item_vectors(torch.from_numpy(items).to(recommender.device))
     for module, mode in modes.items():
         module.training = mode

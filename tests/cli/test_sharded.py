@@ -14,7 +14,7 @@ from tests.cli.test_engine import only, rows
 from tests.commandline import STUDENT, TEACHER, Kdrec, Outcome
 
 SHARDED = (*TWO[:2], "--trainer.strategy", "row_sharding")
-FIT = (*KDREC, "fit", "--config", "student.yaml", *SHARDED, *TWO[4:])
+FIT = (*KDREC, "fit", "--config", "student.yaml", *SHARDED, *TWO[4:], "--trainer.callbacks+=ProjectorWriter")
 
 
 @pytest.fixture(scope="module")

@@ -109,3 +109,14 @@ def test_a_divided_table_of_seven_rows(two: list[dict[str, Left]]) -> None:
 
 def test_a_union_is_the_same_everywhere(two: list[dict[str, Left]]) -> None:
     assert two[0]["unions"] == two[1]["unions"] == {"some": [0, 2, 4, 9], "one": [3, 5], "none": []}
+
+
+def test_a_divided_model_is_tested_from_its_checkpoint_too(two: list[dict[str, Left]]) -> None:
+    for left in two:
+        [[own], [loaded]] = left["again"]["tested"]
+        assert own == loaded
+
+
+def test_all_processes_hear_of_a_weight_that_is_no_number(two: list[dict[str, Left]]) -> None:
+    for left in two:
+        assert "recommender.items.weight holds numbers that are not finite" in left["again"]["refused"]

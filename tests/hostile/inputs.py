@@ -90,7 +90,7 @@ def _mangled(draw: Callable[..., Any], sound: object, others: st.SearchStrategy[
         key = draw(st.sampled_from([*owner] if isinstance(owner, dict) else range(len(owner))))
         match draw(_ways):
             case "put":
-                owner[key] = draw(others)
+                owner[key] = copy.deepcopy(draw(others))  # which is changed in its turn
             case "remove" if owner is not tree:
                 del owner[key]
             case "rename" if isinstance(owner, dict) and owner is not tree:
