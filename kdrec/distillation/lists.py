@@ -25,7 +25,7 @@ FOLDER = "lists"
 
 Side = Literal["users", "items"]
 
-_NEAR = 10.0  # temperatures behind the number drawn: what is farther comes in time once in thousands of draws
+_NEAR = 10.0  # temperatures behind the number drawn: what is farther comes in time once in a thousand draws
 
 
 class TopLists(NamedTuple):
@@ -124,7 +124,7 @@ class ListSampler:
             return torch.empty(shape, device="cpu").exponential_().log_()
 
         late = torch.arange(1, self.lists.shape[1] + 1, device="cpu") / temperature
-        near = min(number + math.ceil(_NEAR * temperature), len(late))
+        near = min(number + math.ceil(min(_NEAR * temperature, len(late))), len(late))
         times = rings(len(self.lists), near).add_(late[:near]).masked_fill_(self.lists[:, :near] < 0, torch.inf)
         last, places = times.topk(number, largest=False)
         if near == len(late):

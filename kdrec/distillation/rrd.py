@@ -155,7 +155,7 @@ class RRD(Distiller):
         list_length: Of the teacher's list: what is outside of it is uninteresting.
         sampling: "none" takes the first items of the list, as the authors later advise; "rank" draws them from all of
             it, with p proportional to exp(-rank / temperature), as published.
-        temperature: Of the draw, in ranks.
+        temperature: Of the draw, in ranks; at least 1e-30.
 
     Raises:
         InputError: If a number is out of its range.
@@ -182,8 +182,8 @@ class RRD(Distiller):
                 f"{type(self).__name__}: num_interesting is {num_interesting}, num_uninteresting {num_uninteresting} "
                 f"and list_length {list_length}; take 1 at least, and a list that is as long as what is taken from it."
             )
-        if not 0 < temperature < math.inf:
-            raise InputError(f"{type(self).__name__}: temperature is {temperature}; it must be above 0.")
+        if not 1e-30 <= temperature < math.inf:
+            raise InputError(f"{type(self).__name__}: temperature is {temperature}; it must be at least 1e-30.")
         self.num_interesting = num_interesting
         self.num_uninteresting = num_uninteresting
         self.list_length = list_length

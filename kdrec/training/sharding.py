@@ -124,4 +124,5 @@ def _is_of(value: Any, shape: torch.Size) -> bool:
     return isinstance(value, Tensor) and value.shape == shape
 
 
+# an effect of the import, as Lightning's own strategies have it: that is how --trainer.strategy finds a name
 StrategyRegistry.register("row_sharding", RowSharding, description=(RowSharding.__doc__ or "").split("\n")[0])
