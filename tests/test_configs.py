@@ -19,8 +19,8 @@ every_config = pytest.mark.parametrize("config", CONFIGS, ids=str)
 
 
 def test_none_is_missed() -> None:
-    assert len(CONFIGS) == 43
-    assert len(STUDIES) == 8
+    assert len(CONFIGS) == 45
+    assert len(STUDIES) == 9
     assert len([*(ROOT / "configs").rglob("*.yaml")]) == len(CONFIGS) + len(STUDIES)
 
 
