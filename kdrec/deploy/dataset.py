@@ -22,11 +22,11 @@ def data_of(path: str | Path, section: Mapping[str, Any]) -> InteractionDataModu
     require_known_classes(section["data"], path, InteractionDataModule)
     try:
         data = rebuild(section["data"])
+        found = data.split.train.digest
     except TypeError as error:
         raise InputError(
             f"The data module of {path} cannot be made ({error}); use the kdrec version that wrote the file."
         ) from None
-    found = data.split.train.digest
     if found != section["data_digest"]:
         raise InputError(
             f"{path} was trained on {section['protocol']} ({str(section['data_digest'])[:8]}), and the data here is "

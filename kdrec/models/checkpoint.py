@@ -134,9 +134,10 @@ def read(path: str | Path) -> dict[str, Any]:
         raise InputError(
             f"{path} was not written by kdrec (it has no section 'kdrec'); give a checkpoint of `kdrec fit`."
         )
-    if section.get("format") not in _READ:
+    found = section.get("format")
+    if not isinstance(found, int) or found not in _READ:
         raise InputError(
-            f"{path} has format {section.get('format')} where this kdrec reads {' and '.join(map(str, _READ))}; use "
+            f"{path} has format {found} where this kdrec reads {' and '.join(map(str, _READ))}; use "
             f"the version that wrote it."
         )
     if missing := [key for key in _NEEDED if key not in section]:
@@ -250,6 +251,7 @@ def _is_whole(section: Mapping[str, Any], recommender: Recommender) -> bool:
             and (labels is None or (_are_texts(labels["values"], num_items) and _are_texts([labels["name"]], 1)))
             and (offsets.dtype, offsets.dim(), items.dim()) == (torch.int64, 1, 1)
             and items.dtype in (torch.int32, torch.int64)
+            and isinstance(section["seen"].get("timed", False), bool)
             and len(offsets) == num_users + 1
             and (int(offsets[0]), int(offsets[-1])) == (0, len(items))
             and bool((offsets.diff() >= 0).all() and ((items >= 0) & (items < num_items)).all())

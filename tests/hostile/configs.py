@@ -3,6 +3,8 @@
 import contextlib
 import copy
 import io
+import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from tests.commandline import STUDENT, TEACHER
 from tests.generated import content_of, generate
 from tests.hostile.checkpoints import saved
 from tests.hostile.inputs import damaged, mangled
-from tests.hostile.readers import Broken, Reader
+from tests.hostile.readers import TRAP, Broken, Reader
 
 _SPELLED: dict[str, Any] = {
     **STUDENT, "seed_everything": 1, "name": "mine", "checkpoint": {"monitor": "val/recall@5"},
@@ -63,8 +65,17 @@ _NO_PROCESS = mock.patch("subprocess.Popen", side_effect=InputError("No process 
 
 def _parse(content: bytes) -> None:
     Path("config.yaml").write_bytes(content)
-    with _NO_PROCESS:
+    with _NO_PROCESS, _trusted():
         _parser().parse_fit(["--config", "config.yaml"])
+
+
+@contextlib.contextmanager
+def _trusted() -> Iterator[None]:
+    """Let a config name what is imported: that is what it is for."""
+    try:
+        yield
+    finally:
+        sys.modules.pop(TRAP, None)
 
 
 def _set_up(cli: KdrecCLI, *_: object) -> None:
@@ -81,7 +92,7 @@ def _fit(content: bytes) -> None:
     told = io.StringIO()
     with (
         contextlib.redirect_stderr(told), mock.patch.object(KdrecCLI, "fit"),
-        mock.patch.object(KdrecCLI, "setup_parser", _set_up), _NO_PROCESS,
+        mock.patch.object(KdrecCLI, "setup_parser", _set_up), _NO_PROCESS, _trusted(),
     ):  # fmt: skip
         code = main(["fit", "--config", "config.yaml"])
     lines = [line for line in told.getvalue().splitlines() if line.startswith("kdrec: ")]

@@ -624,3 +624,13 @@ def test_a_number_is_refused_where_a_class_is_taken() -> None:
     said = {"class_path": "kdrec.data.citeulike.CiteULike", "init_args": {"splitter": 5}}
     with pytest.raises(InputError, match="takes no number as splitter"):
         require_known_classes(said, "some.ckpt", InteractionDataModule)
+
+
+def test_tensors_where_a_plain_value_belongs(content: dict[str, Any], path: Path) -> None:
+    torch.save(content | {"kdrec": content["kdrec"] | {"format": torch.ones(2)}}, path)
+    with pytest.raises(InputError, match="has format tensor"):
+        checkpoint.read(path)
+    seen = content["kdrec"]["seen"] | {"timed": torch.ones(2)}
+    torch.save(content | {"kdrec": content["kdrec"] | {"seen": seen}}, path)
+    with pytest.raises(InputError, match="is damaged"):
+        checkpoint.restore(path)
