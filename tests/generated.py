@@ -12,8 +12,8 @@ from kdrec.data.sampling import Samples
 from kdrec.data.splits import Splitter
 from kdrec.models import checkpoint
 from kdrec.models.base import Recommender
-from kdrec.models.checkpoint import describe
 from kdrec.models.described import as_config
+from kdrec.models.section import describe
 
 NUM_GROUPS = 4
 

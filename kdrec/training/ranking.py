@@ -18,8 +18,7 @@ from kdrec.evaluation.clicks import add_clicks, click_metrics
 from kdrec.evaluation.evaluate import STAGES, rank_users, ranking_of
 from kdrec.evaluation.metrics import RankingMetrics, require_cutoffs
 from kdrec.evaluation.ranking import CatalogueRanking, require_candidates
-from kdrec.models import checkpoint as files
-from kdrec.models import losses
+from kdrec.models import losses, section
 from kdrec.models.base import Recommender
 from kdrec.models.described import as_config
 from kdrec.models.sharded import ShardedEmbedding
@@ -273,9 +272,9 @@ class RankingModule(L.LightningModule):
         checkpoint["state_dict"].pop("stand_in", None)
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items() if "/" in name}
         split = self._datamodule.split
-        self._described = self._described or files.describe_data(split.train, split.valid, split.test)
+        self._described = self._described or section.describe_data(split.train, split.valid, split.test)
         checkpoint["kdrec"] = (
-            files.describe_model(self.recommender)
+            section.describe_model(self.recommender)
             | self._described
             | {
                 "data": as_config(self._datamodule),

@@ -7,8 +7,9 @@ import torch
 
 from kdrec.data.files import InteractionFiles
 from kdrec.models.bpr import BPR
-from kdrec.models.checkpoint import PREFIX, describe
+from kdrec.models.checkpoint import PREFIX
 from kdrec.models.described import as_config
+from kdrec.models.section import describe
 
 PARTS = {
     "train": ["a i0", "b i1", "c i2", "d i3", "a i4"],

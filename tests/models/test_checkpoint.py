@@ -19,12 +19,14 @@ from kdrec.data.splits import LeaveOneOut, RandomRatio, Split
 from kdrec.deploy.dataset import data_of
 from kdrec.errors import InputError
 from kdrec.models import checkpoint
+from kdrec.models import section as section_of
 from kdrec.models.base import Recommender
 from kdrec.models.bpr import BPR
-from kdrec.models.checkpoint import describe, digest, read, restore
+from kdrec.models.checkpoint import digest, read, restore
 from kdrec.models.described import as_config, require_known_classes
 from kdrec.models.ncf import NCF
 from kdrec.models.popularity import Popularity
+from kdrec.models.section import describe
 from kdrec.models.texts import unpack
 from tests.generated import GeneratedDataModule, content_of
 
@@ -163,7 +165,7 @@ def test_class_that_is_imported_already(split: Split, path: Path) -> None:
 def test_description(split: Split, content: dict[str, Any], path: Path) -> None:
     torch.save(content, path)
     section, train = read(path)["kdrec"], split.train
-    assert section["format"] == checkpoint.FORMAT
+    assert section["format"] == section_of.FORMAT
     assert (section["num_users"], section["num_items"]) == (30, 40)
     assert section["user_ids"] == [str(user + 101) for user in range(30)]
     assert section["item_ids"] == [str(item + 501) for item in range(40)]
@@ -601,7 +603,7 @@ def test_histories_in_blocks_of_users(interactions: Interactions, monkeypatch: p
     assert whole["items"].tolist() == items[np.lexsort((items, times, users))].tolist()
     assert whole["items"].dtype == torch.int32
     for together in (1, 7, 50):
-        monkeypatch.setattr(checkpoint, "_SORTED_TOGETHER", together)
+        monkeypatch.setattr(section_of, "_SORTED_TOGETHER", together)
         seen = describe(model, *parts)["seen"]
         assert torch.equal(seen["items"], whole["items"])
         assert torch.equal(seen["offsets"], whole["offsets"])
