@@ -53,9 +53,9 @@ class DistillationModule(RankingModule):
         self.teacher: Teacher | None = None
         self.distiller = distiller
 
-    def configure_model(self) -> None:
+    def build(self) -> None:
         """Size the student, load the teacher and let the distiller build what it trains, once."""
-        super().configure_model()
+        super().build()
         if self.teacher is None and self.trainer.state.fn == "fit":
             self.teacher = Teacher.load(self.teacher_path, self.train_data)
             self.distiller.require_models(self.recommender, self.teacher)

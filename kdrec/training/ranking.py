@@ -109,6 +109,11 @@ class RankingModule(L.LightningModule):
                 self.metrics[f"{name}_clicks"] = click_metrics()
 
     def configure_model(self) -> None:
+        """Build what depends on the data, on the CPU, so that a seed means the same weights on every device."""
+        with torch.device("cpu"):
+            self.build()
+
+    def build(self) -> None:
         """Size the tables for the data, once."""
         if not self.recommender.is_built:
             self.recommender.bind(self.train_data)

@@ -1,7 +1,5 @@
 """Train models whose tables are larger than the memory of one device."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
@@ -29,12 +27,6 @@ class RowSharding(DDPStrategy):
 
     def __init__(self, process_group_backend: str | None = None) -> None:
         super().__init__(process_group_backend=process_group_backend)
-
-    @contextmanager
-    def tensor_init_context(self, empty_init: bool | None = None) -> Iterator[None]:
-        """Make the whole tables on the CPU; only a part of each goes to the device."""
-        with super().tensor_init_context(empty_init), torch.device("cpu"):
-            yield
 
     def setup(self, trainer: L.Trainer) -> None:
         """Divide the tables, then go on as DDP.

@@ -1,6 +1,7 @@
 """What every architecture and every distiller promises of a training: it is repeatable, and it survives a kill."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from lightning import seed_everything
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from kdrec.data.interactions import Interactions
 from kdrec.data.splits import Split
@@ -86,15 +88,53 @@ def test_an_architecture_is_repeatable_and_survives_a_kill(architecture: type[Re
     assert_same(whole, fit(module(), data, tmp_path, tmp_path / "killed.ckpt"))
 
 
+def taught(method: type[Distiller], teacher: str) -> RankingModule:
+    """Return a student of width 4 before the training."""
+    tests = of_tests(method)
+    distiller = tests.make() if hasattr(tests, "make") else method()  # type: ignore[call-arg]
+    return DistillationModule(BPR(4), teacher, distiller, cutoffs=(3,))
+
+
 @every_distiller
 def test_a_distiller_is_repeatable_and_survives_a_kill(method: type[Distiller], tmp_path: Path, teacher: str) -> None:
     def module() -> RankingModule:
         seed_everything(4, verbose=False)
-        tests = of_tests(method)
-        distiller = tests.make() if hasattr(tests, "make") else method()  # type: ignore[call-arg]
-        return DistillationModule(BPR(4), teacher, distiller, cutoffs=(3,))
+        return taught(method, teacher)
 
     data = GeneratedDataModule(batch_size=90)
     whole = fit(module(), data, tmp_path)
     assert_same(whole, fit(module(), data, tmp_path))
     assert_same(whole, fit(module(), data, tmp_path, tmp_path / "killed.ckpt"))
+
+
+class Elsewhere(SingleDeviceStrategy):
+    """Training on a device whose tensors hold no numbers, until the model is moved."""
+
+    def __init__(self) -> None:
+        super().__init__("cpu")
+
+    @contextmanager
+    def tensor_init_context(self, empty_init: bool | None = None) -> Iterator[None]:
+        with torch.device("meta"):
+            yield
+
+
+def start(module: RankingModule, data: GeneratedDataModule, **options: Any) -> dict[str, Any]:
+    """Return the state in which a training starts."""
+    seed_everything(4, verbose=False)
+    quiet_trainer(max_epochs=0, **options).fit(module, datamodule=data)
+    return module.state_dict()
+
+
+@every_model
+def test_an_architecture_starts_alike_on_every_device(architecture: type[Recommender]) -> None:
+    data = ContractData()
+    here = start(RankingModule(made(architecture), cutoffs=(3,)), data)
+    assert_same(here, start(RankingModule(made(architecture), cutoffs=(3,)), data, strategy=Elsewhere()))
+
+
+@every_distiller
+def test_a_distiller_starts_alike_on_every_device(method: type[Distiller], teacher: str) -> None:
+    data = GeneratedDataModule()
+    here = start(taught(method, teacher), data)
+    assert_same(here, start(taught(method, teacher), data, strategy=Elsewhere()))
