@@ -5,10 +5,11 @@
 Epochs are those of ``kdrec fit`` on configs/kdd21*.yaml, in this process and a temporary folder, with sampling,
 checkpoints and logger, without the progress bar: from an epoch's start to the next one's, less validation. Medians of
 epochs after a first one that is not counted; BPR alone is timed before and after each method, since machines have
-moods. Wanted: at most twice the time of BPR alone. The teacher's lists are made first and timed apart: once for each
-teacher, then they are read. With --written-out, RRD's epochs are timed in its plain form too: every entry of the lists
-looked up, and a loss of logarithms with autograd's gradient. Needs the split (see data/README.md) in data/ or
-$KDREC_DATA.
+moods. Where a line says histories, both have batches of whole histories, of about 500 users, so that each user's list
+is scored once an epoch. Wanted: at most twice the time of BPR alone. The teacher's lists are made first and timed
+apart: once for each teacher, then they are read. With --written-out, RRD's epochs are timed in its plain form too:
+every entry of the lists looked up, and a loss of logarithms with autograd's gradient. Needs the split (see
+data/README.md) in data/ or $KDREC_DATA.
 """
 
 import argparse
@@ -34,13 +35,18 @@ from kdrec.models.base import DotProductRecommender
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 CATALOGUE = ("--model.init_args.distiller.init_args.over", "catalogue")
 RANK = ("--model.init_args.distiller.init_args.sampling", "rank")
-METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "RRD": ("kdd21_rrd", ()),
-    "RRD, sampling by rank": ("kdd21_rrd", RANK),
-    "SoftmaxKD": ("kdd21_softmax_kd", ()),
-    "SoftmaxKD over the catalogue": ("kdd21_softmax_kd", CATALOGUE),
-    "IR-RRD": ("kdd21_ir_rrd", ()),
-    "IR-RRD, sampling by rank": ("kdd21_ir_rrd", RANK),
+HISTORIES = ("--data.init_args.samples", "histories", "--data.init_args.batch_size", 11264)
+METHODS: dict[str, tuple[str, tuple[str, ...], tuple[object, ...]]] = {  # config, its options, those of both
+    "RRD": ("kdd21_rrd", (), ()),
+    "RRD, sampling by rank": ("kdd21_rrd", RANK, ()),
+    "SoftmaxKD": ("kdd21_softmax_kd", (), ()),
+    "SoftmaxKD over the catalogue": ("kdd21_softmax_kd", CATALOGUE, ()),
+    "IR-RRD": ("kdd21_ir_rrd", (), ()),
+    "IR-RRD, sampling by rank": ("kdd21_ir_rrd", RANK, ()),
+    "RRD, histories": ("kdd21_rrd", (), HISTORIES),
+    "SoftmaxKD, histories": ("kdd21_softmax_kd", (), HISTORIES),
+    "SoftmaxKD over the catalogue, histories": ("kdd21_softmax_kd", CATALOGUE, HISTORIES),
+    "IR-RRD, histories": ("kdd21_ir_rrd", (), HISTORIES),
 }
 
 
@@ -87,15 +93,15 @@ class Bench:
             seconds.append(clock() - start)
         print(f"Lists of 500 items for each user {seconds[0]:.1f} s, of 500 users for each item {seconds[1]:.1f} s\n")
 
-    def report(self, name: str, config: str, options: tuple[str, ...]) -> None:
+    def report(self, name: str, config: str, options: tuple[str, ...], data: tuple[object, ...]) -> None:
         """Print a line of the table."""
         alone, ours = [], []
         for one in ("before", "after"):
-            alone += self.fit("kdd21", self.repeats + 1).epochs[1:]
+            alone += self.fit("kdd21", self.repeats + 1, *data).epochs[1:]
             if one == "before":
-                ours = self.fit(config, self.repeats + 1, *options).epochs[1:]
+                ours = self.fit(config, self.repeats + 1, *options, *data).epochs[1:]
         base, method = statistics.median(alone), statistics.median(ours)
-        print(f"{name:<30} {base:>11.3f} s {method:>11.3f} s {method / base:>8.2f} x", flush=True)
+        print(f"{name:<40} {base:>11.3f} s {method:>11.3f} s {method / base:>8.2f} x", flush=True)
 
 
 def main() -> None:
@@ -118,9 +124,9 @@ def main() -> None:
             f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; medians of {bench.repeats} epochs"
         )
         bench.report_lists()
-        print(f"{'':<30} {'BPR alone':>13} {'with it':>13} {'ratio':>10}")
-        for name, (config, more) in METHODS.items():
-            bench.report(name, config, more)
+        print(f"{'':<40} {'BPR alone':>13} {'with it':>13} {'ratio':>10}")
+        for name, said in METHODS.items():
+            bench.report(name, *said)
         if options.written_out:
             with plain():
                 bench.report("RRD written out", *METHODS["RRD"])
