@@ -1,5 +1,6 @@
 """A program that stands in for ``python -m kdrec``, so that a study's order of work is tested in no time."""
 
+import contextlib
 import functools
 import json
 import os
@@ -91,6 +92,16 @@ class StandIn:
     def started(self) -> list[str]:
         """The commands, in the order in which they were started."""
         return [call[1] for call in self.calls if call[0] == "start"]
+
+
+def children(process: int) -> list[int]:
+    """Return the processes that a process has started (Linux)."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(path.read_text().rpartition(")")[2].split()[1]) == process:
+                found.append(int(path.parent.name))
+    return found
 
 
 def has_ended(process: int) -> bool:

@@ -14,6 +14,7 @@ from kdrec.cli.messages import say
 from kdrec.data.base import InteractionDataModule
 from kdrec.errors import InputError
 from kdrec.models.described import as_config
+from kdrec.processes import dying_with_parent
 
 # what Lightning knows its place among other processes by; the teacher's fit shall take itself for the only one
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -67,7 +68,7 @@ def _trained(config: Path, role: str, config_sha256: str, data_digest: str, over
             for name, value in os.environ.items()
             if name not in _RANK_VARIABLES and not name.startswith(_RANK_PREFIXES)
         }
-        code = subprocess.run(command, env=environment, check=False).returncode
+        code = subprocess.run(command, env=environment, check=False, preexec_fn=dying_with_parent()).returncode
         if code in (130, -2):
             raise KeyboardInterrupt(
                 f"Stopped while the {role} was trained; go on with it as said above, then repeat this."

@@ -1,7 +1,6 @@
 """Run the cells of a study, each in processes of its own, and keep whatever is finished."""
 
 import contextlib
-import ctypes
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from typing import TextIO
 
 from kdrec.errors import InputError
 from kdrec.models import checkpoint as files
+from kdrec.processes import dying_with_parent
 from kdrec.studies.plan import Cell, Study
 from kdrec.studies.results import PER_USER, Result, folder_of, learning_curve, mean_metrics, write_result
 
@@ -166,7 +166,7 @@ class Runner:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             env=os.environ | {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)},
-            preexec_fn=_die_with_parent,
+            preexec_fn=dying_with_parent(),
         )
 
     def _result(self, job: _Job) -> Result:
@@ -223,10 +223,3 @@ class Runner:
             alike = same or [r for c, r in self.results.items() if c.method == cell.method] or [*self.results.values()]
             total += max(0.0, statistics.fmean(result.seconds for result in alike) - spent)
         return total / self.jobs
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel to end this process when the study ends, however it ends (Linux; elsewhere nothing happens)."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

@@ -3,6 +3,7 @@
 import copy
 import csv
 import json
+import os
 import re
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from kdrec.models import checkpoint
 from tests.commandline import STUDENT, TEACHER, Kdrec
+from tests.standin import children, has_ended
 
 
 def only(pattern: str) -> Path:
@@ -187,6 +189,28 @@ def test_ctrl_c_keeps_the_last_checkpoint_and_says_how_to_go_on(kdrec: Kdrec) ->
         "last.ckpt"
         in kdrec("fit", "--config", "teacher.yaml", "--ckpt_path", "last", "--trainer.max_epochs", str(reached + 3)).out
     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere children outlive their parent")
+def test_a_killed_fit_leaves_no_teachers_fit_behind(kdrec: Kdrec) -> None:
+    options = yaml.safe_load(Path("teacher.yaml").read_text())
+    options["trainer"]["max_epochs"] = 100_000
+    options["early_stopping"] = {"patience": 100_000}
+    Path("teacher.yaml").write_text(yaml.safe_dump(options))
+    command = [sys.executable, "-m", "kdrec", "fit", "--config", "student.yaml"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(Path().glob("checkpoints/teacher/*/last.ckpt")) and process.poll() is None:
+        time.sleep(0.05)
+    [orphan] = children(process.pid)
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 60
+    while not has_ended(orphan) and time.monotonic() < until:
+        time.sleep(0.05)
+    ended = has_ended(orphan)
+    if not ended:
+        os.kill(orphan, signal.SIGKILL)
+    assert ended
 
 
 def test_the_last_epoch_is_kept_even_if_it_is_not_the_best(kdrec: Kdrec) -> None:

@@ -25,7 +25,7 @@ from kdrec.models import checkpoint
 from kdrec.studies.runner import Progress
 from tests.cli.test_engine import rows
 from tests.commandline import ROOT, STUDENT, TEACHER, Kdrec, Outcome
-from tests.standin import StandIn, has_ended
+from tests.standin import StandIn, children, has_ended
 from tests.studies.handmade import cell, finish, study_of
 
 PYTHON = sys.executable
@@ -50,16 +50,6 @@ def snapshot(folder: Path) -> dict[str, tuple[float, bytes]]:
     """Return every file's time and content, but the lock's."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
     return {str(path): (path.stat().st_mtime, path.read_bytes()) for path in files}
-
-
-def children(process: int) -> list[int]:
-    """Return the processes that a process has started (Linux)."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if int(path.read_text().rpartition(")")[2].split()[1]) == process:
-                found.append(int(path.parent.name))
-    return found
 
 
 @dataclass
