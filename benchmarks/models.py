@@ -58,6 +58,7 @@ def measure(config: Path, options: argparse.Namespace) -> dict[str, Any]:
     members = arguments_of(config)["recommender"].get("init_args", {}).get("checkpoints")
     idle = yaml.safe_load(config.read_text())["trainer"]["max_epochs"] == 1
     more: list[object] = ["--trainer.max_epochs", 1 if idle else options.repeats + 1]
+    more += ["--trainer.check_val_every_n_epoch", 1, "--checkpoint.every_n_epochs", 1]
     if members:
         made = [str(best_of(Path(member))) for member in members]
         more += ["--model.init_args.recommender.init_args.checkpoints", json.dumps(made)]
