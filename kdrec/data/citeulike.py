@@ -40,6 +40,7 @@ class CiteULike(InteractionDataModule):
     """CiteULike: 7,947 users and 25,975 articles (t), or 5,551 and 16,980 (a); articles carry tags.
 
     A user's row lists articles in the order of their ids, and there are no times: what to hold out is drawn by chance.
+    Tags were given by the site's users, and by whom is not known: a held-out pair may have left its tags behind.
 
     Args:
         root: Folder of all data sets; this one lives in ``root/citeulike-t`` or ``-a``. If it is not there,
