@@ -20,7 +20,7 @@ every_config = pytest.mark.parametrize("config", CONFIGS, ids=str)
 
 def test_none_is_missed() -> None:
     assert len(CONFIGS) == 45
-    assert len(STUDIES) == 9
+    assert len(STUDIES) == 10
     assert len([*(ROOT / "configs").rglob("*.yaml")]) == len(CONFIGS) + len(STUDIES)
 
 
