@@ -1,6 +1,5 @@
 """What models of clicks share: a deep part over ids and side features, and a shallow part beside it."""
 
-import itertools
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, cast
@@ -11,8 +10,7 @@ from torch.nn import functional
 
 from kdrec.errors import InputError
 from kdrec.models.features import FeatureRecommender
-
-_BLOCK_BYTES = 1 << 25  # of first-layer activations when the catalogue is scored: small enough to stay in cache
+from kdrec.models.perceptron import layers_after_first, score_pairs
 
 
 class ClickRecommender(FeatureRecommender):
@@ -70,10 +68,7 @@ class ClickRecommender(FeatureRecommender):
         self.embeddings = _tables(sizes, self.embedding_dim, self.init_std)
         self.weights = _tables(sizes, 1, 0.0)
         self.first = nn.Linear(sum(map(self._width, self.sides)), self.hidden_dims[0])
-        layers: list[nn.Module] = []
-        for width, following in itertools.pairwise([*self.hidden_dims, 1]):
-            layers += [nn.ReLU(), nn.Dropout(self.dropout), nn.Linear(width, following)]
-        self.rest = nn.Sequential(*layers)
+        self.rest = layers_after_first(self.hidden_dims, self.dropout)
         for layer in (self.first, *self.rest):
             if isinstance(layer, nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -115,15 +110,11 @@ class ClickRecommender(FeatureRecommender):
         return self._whole("item")
 
     def score_all(self, users: Tensor, catalogue: Tensor | None = None) -> Tensor:
-        """As `Recommender.score_all`; works through blocks of users so that activations stay small."""
+        """As `Recommender.score_all`."""
         catalogue = self.encode_catalogue() if catalogue is None else catalogue
         codes, deep = self._encode("user", users), self.first.out_features
-        theirs = catalogue[:, :deep]
-        block = max(1, _BLOCK_BYTES // (theirs.numel() * theirs.element_size()))
-        halves = codes[:, :deep].unsqueeze(1)
-        blocks = (halves,) if torch.compiler.is_compiling() else halves.split(block)  # a program has no loop over B
         shallow = codes[:, deep:-1] @ catalogue[:, deep:-1].T + codes[:, -1:] + catalogue[:, -1]
-        return torch.cat([self.rest(half + theirs).squeeze(-1) for half in blocks]) + shallow
+        return score_pairs(self.rest, codes[:, :deep], catalogue[:, :deep]) + shallow
 
     def linear(self, side: str, entities: Tensor) -> Tensor:
         """Add up the weights of an entity's id and features: (B, 1)."""

@@ -1,17 +1,14 @@
 """Neural collaborative filtering: a perceptron over the two embeddings."""
 
-import itertools
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from kdrec.errors import InputError
 from kdrec.models.base import Recommender
+from kdrec.models.perceptron import layers_after_first, score_pairs
 from kdrec.models.sharded import whole
-
-_BLOCK_BYTES = 1 << 25  # of first-layer activations when the catalogue is scored: small enough to stay in cache
 
 
 class NCF(Recommender):
@@ -66,10 +63,7 @@ class NCF(Recommender):
         self.items = nn.Embedding(num_items, self.embedding_dim)
         widths = [max(self.embedding_dim >> layer, self.min_width) for layer in range(self.num_layers)]
         self.first = nn.Linear(2 * self.embedding_dim, widths[0])
-        layers: list[nn.Module] = []
-        for width, narrower in itertools.pairwise(widths):
-            layers += [nn.ReLU(), nn.Dropout(self.dropout), nn.Linear(width, narrower)]
-        self.rest = nn.Sequential(*layers, nn.ReLU(), nn.Dropout(self.dropout), nn.Linear(widths[-1], 1))
+        self.rest = layers_after_first(widths, self.dropout)
         for table in (self.users, self.items):
             nn.init.normal_(table.weight, std=self.init_std)
         for layer in (self.first, *self.rest):
@@ -97,12 +91,9 @@ class NCF(Recommender):
         return self._item_half(whole(self.items))
 
     def score_all(self, users: Tensor, catalogue: Tensor | None = None) -> Tensor:
-        """As `Recommender.score_all`; works through blocks of users so that activations stay small."""
+        """As `Recommender.score_all`."""
         catalogue = self.encode_catalogue() if catalogue is None else catalogue
-        block = max(1, _BLOCK_BYTES // (catalogue.numel() * catalogue.element_size()))
-        halves = self._user_half(users).unsqueeze(1)
-        blocks = (halves,) if torch.compiler.is_compiling() else halves.split(block)  # a program has no loop over B
-        return torch.cat([self.rest(half + catalogue).squeeze(-1) for half in blocks])
+        return score_pairs(self.rest, self._user_half(users), catalogue)
 
     def _user_half(self, users: Tensor) -> Tensor:
         return functional.linear(self.users(users), self.first.weight[:, : self.embedding_dim], self.first.bias)

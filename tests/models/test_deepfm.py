@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdrec.models import click
+from kdrec.models import perceptron
 from kdrec.models.deepfm import DeepFM
 from tests.models.clicking import bound, deep, field_vectors, linear, require_equal
 
@@ -25,7 +25,7 @@ def test_factored_equals_every_pair_of_fields(hidden_dims: tuple[int, ...]) -> N
 def test_blocks_of_users_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model = bound(DeepFM(3))
     whole = model.score_all(torch.arange(5))
-    monkeypatch.setattr(click, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(perceptron, "_CPU_BLOCK_BYTES", 1)
     torch.testing.assert_close(model.score_all(torch.arange(5)), whole)
 
 

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from kdrec.errors import InputError
-from kdrec.models import ncf
+from kdrec.models import perceptron
 from kdrec.models.ncf import NCF
 
 
@@ -91,7 +91,7 @@ def test_shortcut_reads_the_catalogue_once(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("block_bytes", [1, 7 * 8 * 8 * 2, 1 << 25], ids=["1 user", "2 users", "all users"])
 def test_catalogue_equals_pairs(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ncf, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(perceptron, "_CPU_BLOCK_BYTES", block_bytes)
     model = build().eval()
     users = torch.tensor([3, 0, 0, 4, 2])
     expected = plain(model, users.repeat_interleave(7), torch.arange(7).repeat(5)).view(5, 7)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from kdrec.errors import InputError
-from kdrec.models import ncf
+from kdrec.models import perceptron
 from kdrec.models.neumf import NeuMF
 
 
@@ -80,7 +80,7 @@ def test_values_and_gradients_equal_plain(num_layers: int) -> None:
 
 @pytest.mark.parametrize("block_bytes", [1, 7 * 8 * 8 * 2, 1 << 25], ids=["1 user", "2 users", "all users"])
 def test_blocks_of_users(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ncf, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(perceptron, "_CPU_BLOCK_BYTES", block_bytes)
     model, users = build().eval(), torch.tensor([3, 0, 0, 4, 2])
     expected = plain(model, users.repeat_interleave(7), torch.arange(7).repeat(5)).view(5, 7)
     torch.testing.assert_close(model.score_all(users, model.encode_catalogue()), expected, rtol=1e-12, atol=1e-12)
