@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdrec.documents import read_json
+from kdrec.documents import read_json, read_yaml
 from kdrec.errors import InputError
 
 CHECKPOINTS = Path("checkpoints")
@@ -145,9 +145,17 @@ def config_digest(config: Mapping[str, Any]) -> str:
     }
     recommender = config["model"]["init_args"].get("recommender") or {}
     members = [Path(path) for path in (recommender.get("init_args") or {}).get("checkpoints", ())]
-    if said := [path.read_text() for path in members if path.suffix in (".yaml", ".yml") and path.is_file()]:
+    if said := [_said(path) for path in members if path.suffix in (".yaml", ".yml") and path.is_file()]:
         kept["members"] = said
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _said(path: Path) -> str:
+    """Return what a YAML file says, without its comments; if it is none, which the fit will say, what it holds."""
+    try:
+        return repr(read_yaml(path))
+    except ValueError:
+        return path.read_bytes().hex()
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:

@@ -74,8 +74,11 @@ def test_an_ensemble_whose_members_change_is_another_one(ensemble: Kdrec) -> Non
     assert config["model"]["init_args"]["recommender"]["init_args"]["checkpoints"] == ["teacher.yaml", "ease.yaml"]
     before = config_digest(config)
     assert config_digest(config) == before
-    Path("ease.yaml").write_text(yaml.safe_dump(config_of("EASE", regularization=6.0)))
-    assert config_digest(config) != before
+    Path("ease.yaml").write_text("# A header.\n" + Path("ease.yaml").read_text())
+    assert config_digest(config) == before
+    for other in (yaml.safe_dump(config_of("EASE", regularization=6.0)), "no: [yaml"):
+        Path("ease.yaml").write_text(other)
+        assert config_digest(config) != before
 
 
 def test_nothing_is_warned_of_and_no_curve_is_drawn_of_a_training_that_is_none(ensemble: Kdrec) -> None:
