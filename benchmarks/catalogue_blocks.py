@@ -8,11 +8,10 @@ are those of MovieLens-100k and CiteULike. Medians, in one run, same threads; on
 """
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
+from functools import partial
 
 import torch
+from graph_product import median_milliseconds
 from torch import Tensor
 from torch.nn import functional
 
@@ -36,16 +35,6 @@ def of_halves(model: NCF, users: Tensor) -> Tensor:
     return model.rest(halves.unsqueeze(1) + functional.linear(model.items.weight, theirs)).squeeze(-1)
 
 
-def median_milliseconds(work: Callable[[NCF, Tensor], Tensor], model: NCF, users: Tensor, repeats: int) -> float:
-    """Time a batch."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        work(model, users)[0, 0].item()  # waits for a GPU
-        times.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(times[1:])
-
-
 @torch.no_grad()
 def main() -> None:
     """Compare the forms."""
@@ -62,7 +51,7 @@ def main() -> None:
         model.to(options.device).eval()
         users = torch.arange(options.users, device=options.device)
         forms = (of_pairs, of_halves, NCF.score_all)
-        pairs, halves, ours = (median_milliseconds(form, model, users, options.repeats) for form in forms)
+        pairs, halves, ours = (median_milliseconds(partial(form, model, users), options.repeats) for form in forms)
         error = (of_pairs(model, users) - model.score_all(users)).abs().max().item()
         print(
             f"{num_items:>6}   {layers} from {width:>3}   {pairs:>8.1f} ms{halves:>7.1f} ms{ours:>7.1f} ms"

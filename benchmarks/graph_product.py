@@ -32,7 +32,7 @@ def generated(num_users: int, num_items: int, pairs: int) -> tuple[Tensor, Tenso
 
 
 def median_milliseconds(work: Callable[[], Tensor], repeats: int) -> float:
-    """Time a product."""
+    """Time a piece of work."""
     times = []
     for _ in range(repeats + 2):
         start = time.perf_counter()
