@@ -51,8 +51,9 @@ class OutsideSampler:
         keys = np.repeat(offsets[:-1] + np.arange(len(counts)) * num_columns, counts)  # p_j - j, apart for each row
         keys += columns
         keys -= np.arange(len(columns))
-        self._keys, self._offsets = torch.from_numpy(keys), torch.from_numpy(offsets)
-        self._stride = num_columns
+        fits = len(counts) * num_columns < 1 << 31  # in four bytes, which are searched in two thirds of the time
+        self._keys = torch.from_numpy(keys.astype(np.int32) if fits else keys)
+        self._offsets, self._stride = torch.from_numpy(offsets), num_columns
         self.free = num_columns - self._offsets.diff()
 
     def draw(self, rows: Tensor, number: int, generator: torch.Generator) -> Tensor:
@@ -70,7 +71,7 @@ class OutsideSampler:
         # float64 keeps 53 bits, so the bias against a uniform integer is below num_columns / 2**53
         chance = torch.rand((len(rows), number), dtype=torch.float64, generator=generator, device=generator.device)
         rank = (chance * free).long().clamp_(max=free - 1)
-        query = (rows * self._stride).unsqueeze(1) + rank
+        query = ((rows * self._stride).unsqueeze(1) + rank).to(self._keys.dtype)
         return rank + torch.searchsorted(self._keys, query, right=True) - self._offsets[rows].unsqueeze(1)
 
 

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -16,7 +16,7 @@ from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import OutsideSampler
 from kdrec.distillation.base import Teacher
 from kdrec.errors import InputError
-from kdrec.evaluation.chunks import in_chunks
+from kdrec.evaluation.chunks import budget, in_chunks
 from kdrec.evaluation.ranking import PairIndex, top_k
 from kdrec.models.checkpoint import load_plain
 
@@ -25,6 +25,7 @@ FOLDER = "lists"
 
 Side = Literal["users", "items"]
 
+_ITEMS = 1 << 10  # whose best users are joined together
 _NEAR = 10.0  # temperatures behind the number drawn: what is farther comes in time once in a thousand draws
 
 
@@ -151,25 +152,40 @@ class ListSampler:
 @torch.no_grad()
 def _compute(teacher: Teacher, train: Interactions, length: int, side: Side) -> TopLists:
     model, hidden = teacher.recommender, PairIndex(train).to(teacher.recommender.device)
-    catalogue = model.encode_catalogue()
-    parts: list[tuple[Tensor, Tensor]] = []
+    catalogue, everybody = model.encode_catalogue(), torch.arange(model.num_users, device=model.device)
 
-    def take(users: Tensor) -> None:
+    def score(users: Tensor) -> Tensor:
         scores = model.score_all(users, catalogue).float()
         scores[hidden.of(users)] = -torch.inf
-        if side == "users":
-            values, members = top_k(scores, length)
-            parts.append((values, members.int()))
-            return
-        values, members = scores.T, users.int().expand(model.num_items, -1)
-        if parts:  # merge with the best so far
-            values, members = torch.cat((parts[0][0], values), 1), torch.cat((parts[0][1], members), 1)
-        best = values.topk(min(length, values.shape[1]))
-        parts[:] = [(best.values, members.gather(1, best.indices))]
+        return scores
 
-    in_chunks(take, torch.arange(model.num_users, device=model.device), 4 * model.num_items)
-    values, members = (torch.cat(tensors).cpu() for tensors in zip(*parts, strict=True))
-    return TopLists(members.masked_fill_(values.isneginf(), -1), values)
+    if side == "users":
+        parts = in_chunks(lambda users: top_k(score(users), length), everybody, 4 * model.num_items)
+        values, members = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    else:
+        values, members = _best_users(score, everybody, model.num_items, length)
+    return TopLists(members.int().masked_fill_(values.isneginf(), -1).cpu(), values.cpu())
+
+
+def _best_users(
+    score: Callable[[Tensor], Tensor], everybody: Tensor, num_items: int, length: int
+) -> tuple[Tensor, Tensor]:
+    """Return (values, users), both (num_items, length), best first: some users' scores at a time join the best so far.
+
+    As many as the memory takes at once, and twice as many as a list is long at least, so that there are few joins.
+    """
+    values = torch.full((num_items, length), -torch.inf, device=everybody.device)
+    members = torch.full((num_items, length), -1, dtype=torch.int32, device=everybody.device)
+    for users in everybody.split(max(2 * length, budget(everybody.device) // (4 * num_items))):
+        scores = in_chunks(score, users, 4 * num_items)
+        for start in range(0, num_items, _ITEMS):
+            some = slice(start, start + _ITEMS)
+            joined = torch.cat((values[some], *(part[:, some].T for part in scores)), 1)
+            best = joined.topk(length)
+            values[some] = best.values
+            who = torch.cat((members[some], users.int().expand(len(joined), -1)), 1)
+            members[some] = who.gather(1, best.indices)
+    return values, members
 
 
 @contextmanager

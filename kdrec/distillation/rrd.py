@@ -63,7 +63,7 @@ class _RelaxedRanking(torch.autograd.Function):
         highest = scores.amax(1, keepdim=True)
         depths, there = scores - highest, None
         # a GPU would have to be waited for
-        if scores.is_cuda or scores.dtype.itemsize < 4 or not (depths > -_DEPTH_32).all():
+        if scores.is_cuda or scores.dtype.itemsize < 4 or (len(scores) and not depths.amin() > -_DEPTH_32):
             there = scores > -torch.inf
             highest = highest.double().clamp_(min=torch.finfo(torch.float64).min)  # where nothing is there at all
             depths = (scores.double() - highest).clamp_(min=-_DEPTH)

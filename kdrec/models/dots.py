@@ -47,11 +47,12 @@ class _ListDots(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             to_owners = functional.embedding_bag(lists, table, per_sample_weights=gradient.contiguous(), mode="sum")
         if ctx.needs_input_grad[1]:
-            entries = lists.flatten()
+            entries = lists.flatten().int()  # half as much to move
             # numbers are sorted byte by byte: two bytes take half as long as four
-            order = ((entries - _HALF).short() if len(table) <= 2 * _HALF else entries.int()).argsort()
-            offsets = functional.pad(torch.bincount(entries, minlength=len(table)).cumsum(0), (1, 0))
-            owner_of = torch.arange(len(lists)).repeat_interleave(lists.shape[1])
+            order = ((entries - _HALF).short() if len(table) <= 2 * _HALF else entries).argsort()
+            counts = torch.bincount(entries, minlength=len(table))
+            offsets = functional.pad(counts.cumsum(0, dtype=torch.int32), (1, 0))
+            owner_of = torch.arange(len(lists), dtype=torch.int32).repeat_interleave(lists.shape[1])
             to_table = functional.embedding_bag(
                 owner_of.index_select(0, order),
                 owners,

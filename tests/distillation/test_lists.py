@@ -79,6 +79,7 @@ def test_streamed_is_dense(
 ) -> None:
     monkeypatch.setattr("kdrec.evaluation.chunks.CPU_BYTES", 4 * scores_at_once)
     monkeypatch.setattr("kdrec.evaluation.chunks.CPU_USERS", 1)
+    monkeypatch.setattr("kdrec.distillation.lists._ITEMS", 8)  # the last 4 of 20 are joined apart
     teacher = teacher_in(tmp_path)
     found = top_lists(teacher, TRAIN, length, side)
     assert max(asked(teacher)) == min(max(1, scores_at_once // 20), 12)
