@@ -281,6 +281,17 @@ def test_what_a_row_does_not_hold_is_drawn_and_all_of_it() -> None:
         assert set(found.tolist()) == (set(range(200)) - set(columns.tolist()) or {-1})
 
 
+def test_more_pairs_than_four_bytes_can_number() -> None:
+    """Rows times columns need eight; two rows hold their first thousand columns."""
+    columns, counts = 1 << 30, np.array([0, 1000, 0, 1000])
+    held = np.concatenate([np.arange(count) for count in counts])
+    sampler = OutsideSampler(np.concatenate(([0], counts.cumsum())), held, columns)
+    drawn = sampler.draw(torch.arange(4), 500, torch.Generator().manual_seed(0))
+    chance = torch.rand((4, 500), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    counts = torch.from_numpy(counts).unsqueeze(1)
+    assert torch.equal(drawn, (chance * (columns - counts)).long() + counts)
+
+
 def test_an_epoch_is_not_copied(split: Split) -> None:
     triples = loader(split.train)
     assert not [part for part in vars(triples).values() if isinstance(part, torch.Tensor | np.ndarray)]
