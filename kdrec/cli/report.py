@@ -104,7 +104,7 @@ def require_place(path: Path) -> None:
 
 
 def write_per_user(path: Path, module: RankingModule, stage: str) -> None:
-    """Write every user's metrics to a CSV file, under raw user ids.
+    """Write every user's metrics to a CSV file, under raw user ids; what stood there stays until all is written.
 
     Raises:
         InputError: If the file cannot be written.
@@ -112,13 +112,21 @@ def write_per_user(path: Path, module: RankingModule, stage: str) -> None:
     metric = module.metric(stage)
     ids = module.train_data.user_ids
     users, values = (tensor.tolist() for tensor in metric.per_user)
+    target = path.resolve() if path.is_file() else path
+    is_device = target.exists() and not target.is_file()  # such as /dev/stdout, in whose place no file can be put
+    part = target if is_device else target.with_name(f".{target.name}.part")
     try:
-        with open(path, "w", newline="") as file:
+        with open(part, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["user", *metric.names])
             writer.writerows([ids[user], *row] for user, row in zip(users, values, strict=True))
+        if not is_device:
+            part.replace(target)
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}); name another file with --per_user.") from None
+    finally:
+        if not is_device:
+            part.unlink(missing_ok=True)
     show(f"per user    {path}")
 
 

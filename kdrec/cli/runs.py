@@ -71,9 +71,9 @@ def newest_checkpoint(name: str | None = None, file: str = "best.ckpt") -> Path:
     Raises:
         InputError: If there is none.
     """
-    found = sorted(CHECKPOINTS.glob(f"{name or '*'}/*/{file}"), key=lambda path: path.stat().st_mtime)
+    place, pattern = (CHECKPOINTS / name, f"*/{file}") if name else (CHECKPOINTS, f"*/*/{file}")
+    found = sorted(place.glob(pattern), key=lambda path: path.stat().st_mtime)
     if not found:
-        place = CHECKPOINTS / name if name else CHECKPOINTS
         raise InputError(f"There is no {file} under {place}; run `kdrec fit` first, or name a file with --ckpt_path.")
     return found[-1]
 

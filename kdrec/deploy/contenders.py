@@ -62,7 +62,8 @@ class Checkpoint(Contender):
         content = files.read(path)
         self.path = path
         self.section: dict[str, Any] = content["kdrec"]
-        self.recommender = files.restore(path, content)
+        # frozen, LightGCN propagates once and not for each list
+        self.recommender = files.restore(path, content).requires_grad_(False)
         self.protocol, self.data_digest = self.section["protocol"], self.section["data_digest"]
         self.parameters, self.bytes_of_model = self.recommender.num_parameters(), self.recommender.num_bytes()
         self.bytes_on_disk = path.stat().st_size

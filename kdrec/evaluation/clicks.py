@@ -6,7 +6,8 @@ from torch.nn import functional
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import BinaryAUROC
 
-from kdrec.evaluation.ranking import CatalogueRanking
+from kdrec.evaluation.chunks import in_chunks
+from kdrec.evaluation.ranking import BYTES_OF_A_LOT, CatalogueRanking
 from kdrec.models.base import Recommender
 
 CLICK_METRICS = ("auc", "logloss")
@@ -32,9 +33,14 @@ def add_clicks(metrics: MetricCollection, ranking: CatalogueRanking, recommender
         recommender: Whose scores are logits.
         users: (B,) int64, each given once over all batches and processes.
     """
-    rows, items = ranking.relevant.of(users)
-    others, unseen = ranking.unseen(users, torch.bincount(rows, minlength=len(users)))
-    logits = recommender.score(users[torch.cat((rows, others))], torch.cat((items, unseen))).double()
-    clicked = torch.cat((torch.ones_like(items), torch.zeros_like(unseen)))
+
+    def predict(some: Tensor) -> tuple[Tensor, Tensor]:
+        rows, items = ranking.relevant.of(some)
+        others, unseen = ranking.unseen(some, torch.bincount(rows, minlength=len(some)))
+        logits = recommender.score(some[torch.cat((rows, others))], torch.cat((items, unseen))).double()
+        return logits, torch.cat((torch.ones_like(items), torch.zeros_like(unseen)))
+
+    parts = in_chunks(predict, users, BYTES_OF_A_LOT * ranking.relevant.num_items)
+    logits, clicked = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     losses = functional.binary_cross_entropy_with_logits(logits, clicked.double(), reduction="none")
     metrics.update(preds=logits.sigmoid(), target=clicked, value=losses)

@@ -15,6 +15,9 @@ from kdrec.errors import InputError
 from kdrec.evaluation.chunks import in_chunks
 from kdrec.models.base import Recommender
 
+BYTES_OF_A_LOT = 48
+"""What it takes to draw among a user's unseen items, for each item: some long whole numbers."""
+
 
 class PairIndex:
     """Sets of items by user, as sorted tensors that live on any device.
@@ -143,7 +146,7 @@ class CatalogueRanking:
             k: At most the number of items.
             catalogue: `Recommender.encode_catalogue`, computed once for all calls.
         """
-        bytes_a_score = 4 if self.num_candidates is None else 48  # some long whole numbers besides
+        bytes_a_score = 4 if self.num_candidates is None else BYTES_OF_A_LOT
 
         def top_of(some: Tensor) -> Tensor:
             return self._top_of(recommender, some, k, catalogue)

@@ -123,6 +123,7 @@ class DistillationModule(RankingModule):
             checkpoint["kdrec"]["teacher"] = {"path": self.teacher.path, "sha256": self.teacher.digest}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """As `RankingModule.on_load_checkpoint`; the distiller's weights move back."""
+        """As `RankingModule.on_load_checkpoint`; the distiller's weights move back, if it is there to train."""
         super().on_load_checkpoint(checkpoint)
-        checkpoint["state_dict"].update(checkpoint.get("distiller", {}))
+        if self.teacher is not None:
+            checkpoint["state_dict"].update(checkpoint.get("distiller", {}))

@@ -72,10 +72,11 @@ def require_finite_weights(weights: Mapping[str, Tensor], module: L.LightningMod
     """Raise InputError if a weight is not finite, so that no file of diverged weights takes the place of a good one."""
     names = [name for name, weight in weights.items() if weight.is_floating_point() and weight.numel()]
     if names:
-        ends = torch.stack([torch.stack(weights[name].aminmax()).isfinite().all() for name in names])
+        finite = [torch.stack(weights[name].aminmax()).isfinite().all() for name in names]
+        ends = torch.stack([each.to(module.device) for each in finite])  # a divided table was gathered on the CPU
         places = torch.arange(len(names), device=ends.device).masked_fill(ends, len(names))
         # together, since of divided tables each process sees a part
-        place = int(module.trainer.strategy.reduce(places.min().to(module.device), reduce_op="min"))
+        place = int(module.trainer.strategy.reduce(places.min(), reduce_op="min"))
         if place < len(names):
             raise _diverged(f"{names[place]} holds numbers that are not finite at the end", module)
 

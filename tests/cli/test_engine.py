@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import errno
 import json
 import os
 import re
@@ -121,6 +122,35 @@ def test_per_user_values_average_to_the_table(fitted: Kdrec) -> None:
     assert len(users) == len({user["user"] for user in users}) == 30
     mean = sum(float(user["ndcg@10"]) for user in users) / 30
     assert f"{mean:.4f}" == table["ndcg"][1]
+
+
+def test_per_user_values_take_the_place_of_others_when_they_are_all_there(
+    fitted: Kdrec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("elsewhere.csv").write_text("old")
+    Path("users.csv").symlink_to("elsewhere.csv")
+    assert fitted("test", "--per_user", "users.csv").code == 0
+    whole = Path("elsewhere.csv").read_text()
+    assert whole.startswith("user,") and Path("users.csv").is_symlink()
+    monkeypatch.setattr("csv.writer", lambda file: FullDisk())
+    assert "users.csv cannot be written (No space left" in fitted("test", "--per_user", "users.csv").sentence
+    assert Path("elsewhere.csv").read_text() == whole
+    assert not list(Path().glob(".*.part"))
+    monkeypatch.undo()
+    assert fitted("test", "--per_user", "/dev/null").code == 0
+    assert Path("/dev/null").is_char_device()
+
+
+class FullDisk:
+    """Stands in for a writer of CSV."""
+
+    def writerow(self, row: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_runs_name_may_hold_any_sign(kdrec: Kdrec) -> None:
+    assert kdrec("fit", "--config", "teacher.yaml", "--name", "bpr[20]*").code == 0
+    assert kdrec("test", "--name", "bpr[20]*").code == 0
 
 
 def test_logs_hold_the_terms_the_metrics_and_the_hyper_parameters(fitted: Kdrec) -> None:

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,10 @@ from kdrec.deploy.lineup import open_contenders, short_names
 from kdrec.errors import InputError
 from kdrec.evaluation.evaluate import ranking_of
 from kdrec.evaluation.ranking import CatalogueRanking
+from kdrec.models.checkpoint import PREFIX
+from kdrec.models.graph import Graph
+from kdrec.models.lightgcn import LightGCN
+from kdrec.models.section import describe
 from tests.deploy import byhand
 
 pytestmark = pytest.mark.usefixtures("workplace")
@@ -25,6 +30,32 @@ def test_lists_alone_and_together_are_the_same() -> None:
         alone = contender.alone(ranking, 2)
         assert torch.cat([alone(user) for user in torch.arange(4).split(1)]).tolist() == together.tolist()
         assert alone(torch.tensor([0])).tolist() == [[2, 1]]  # hiding changed nothing for later calls
+
+
+def test_a_graph_is_propagated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for each user that is timed."""
+    smoothed: list[Graph] = []
+    smooth = Graph.smooth
+
+    def count(self: Graph, *args: Any) -> Any:
+        smoothed.append(self)
+        return smooth(self, *args)
+
+    monkeypatch.setattr(Graph, "smooth", count)
+    path = byhand.save("student", byhand.STUDENT)
+    content = torch.load(path, weights_only=True)
+    train = byhand.data().split.train
+    model = LightGCN(6)
+    model.bind(train)
+    content["kdrec"] |= describe(model, train)
+    content["state_dict"] = {PREFIX + key: value for key, value in model.state_dict().items()}
+    torch.save(content, path)
+    ranking = ranking_of(byhand.data().split, "test")
+    [contender] = open_contenders([path])
+    alone, together = contender.alone(ranking, 2), contender.together(ranking, 2)
+    lists = torch.cat([alone(user) for user in torch.arange(4).split(1)])
+    assert lists.tolist() == together(torch.arange(4)).tolist()
+    assert len(smoothed) == 1
 
 
 def test_users_who_have_seen_nothing() -> None:

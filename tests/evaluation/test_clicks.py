@@ -48,7 +48,10 @@ def naive(split: Split, scores: torch.Tensor) -> tuple[float, float]:
 
 @pytest.mark.parametrize("batch_size", [30, 7])
 @pytest.mark.parametrize("strength", [1.0, 4.0])  # the latter has logits beyond 17, all of which float32 says as 1
-def test_equals_the_naive_form_in_any_batches(parts: Split, batch_size: int, strength: float) -> None:
+def test_equals_the_naive_form_in_any_batches(
+    parts: Split, batch_size: int, strength: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdrec.evaluation.chunks.CPU_BYTES", 48 * 40 * 9)  # of 9 users at a time
     recommender, metrics = model(), click_metrics()
     recommender.users.weight.data *= strength
     ranking = CatalogueRanking(parts.test, (parts.train, parts.valid))
@@ -58,6 +61,22 @@ def test_equals_the_naive_form_in_any_batches(parts: Split, batch_size: int, str
     auc, logloss = naive(parts, recommender.score_all(torch.arange(30)).double())
     found = {name: value.item() for name, value in metrics.compute().items()}
     assert found == {"auc": pytest.approx(auc, abs=1e-6), "logloss": pytest.approx(logloss, rel=1e-5)}
+
+
+def test_little_memory_is_enough(parts: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws hold long numbers of all items for some users at a time, and half as many where these are too many."""
+    drawn: list[int] = []
+    ranking, draw = CatalogueRanking(parts.test, (parts.train,)), CatalogueRanking.unseen
+
+    def unseen(self: CatalogueRanking, users: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        drawn.append(len(users))
+        if len(users) > 10:
+            raise torch.OutOfMemoryError
+        return draw(self, users, counts)
+
+    monkeypatch.setattr(CatalogueRanking, "unseen", unseen)
+    add_clicks(click_metrics(), ranking, model(), torch.arange(30))
+    assert drawn == [30, 15, 7, 7, 7, 7, 2]
 
 
 def test_a_click_model_logs_both_and_others_neither() -> None:

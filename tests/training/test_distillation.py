@@ -162,6 +162,11 @@ def test_a_student_is_tested_without_its_teacher(teacher_file: Path, tmp_path: P
         fresh, datamodule=GeneratedDataModule(), ckpt_path=tmp_path / "student.ckpt", weights_only=True, verbose=False
     )
     assert from_file == after_fit
+    again = DistillationModule(BPR(4, init_std=0.1), "a teacher that is gone", Hint(), cutoffs=CUTOFFS)
+    [by_its_own_module] = quiet_trainer().test(
+        again, datamodule=GeneratedDataModule(), ckpt_path=tmp_path / "student.ckpt", weights_only=True, verbose=False
+    )
+    assert by_its_own_module == after_fit
 
 
 def test_a_missing_teacher_is_said(tmp_path: Path) -> None:

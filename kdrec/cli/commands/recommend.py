@@ -25,7 +25,7 @@ Items that the user touched are left out. Scores order the items of one list and
 with --similar-to they are cosines."""
 _EXAMPLES = """examples:
   kdrec recommend --user 42                                the newest checkpoint's best 10 for user 42
-  kdrec recommend --user 42 -k 20 --format csv             as a file: user,rank,item,title,...
+  kdrec recommend --user 42 -k 20 --format csv             as a table: rank,item,title,...
   kdrec recommend --items "Toy Story (1995)" 50 181        for somebody who likes these, by titles or ids
   kdrec recommend --similar-to "Star Wars (1977)"          whose vectors lie nearest
   kdrec recommend --ckpt_path checkpoints/bpr/RUN/best.ckpt --user 42
