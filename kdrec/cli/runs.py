@@ -132,7 +132,10 @@ def shown(path: str | Path) -> Path:
 def config_digest(config: Mapping[str, Any]) -> str:
     """Return the SHA-256 of what decides a fit's result: its config without folders and displays.
 
-    An ensemble is made of its members, so if these are configs, what they say belongs to it.
+    A teacher and the members of an ensemble decide it too, so if they are configs, what these say belongs to it.
+
+    Raises:
+        InputError: If such a config names itself, be it by way of others.
     """
     kept = {
         key: {name: value for name, value in part.items() if name not in _IRRELEVANT.get(key, ())}
@@ -143,19 +146,44 @@ def config_digest(config: Mapping[str, Any]) -> str:
     kept["data"] = kept["data"] | {
         "init_args": {k: v for k, v in (kept["data"].get("init_args") or {}).items() if k != "root"}
     }
-    recommender = config["model"]["init_args"].get("recommender") or {}
-    members = [Path(path) for path in (recommender.get("init_args") or {}).get("checkpoints", ())]
-    if said := [_said(path) for path in members if path.suffix in (".yaml", ".yml") and path.is_file()]:
+    if said := [_said(path) for path in _named_by(config)]:
         kept["members"] = said
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _said(path: Path) -> str:
-    """Return what a YAML file says, without its comments; if it is none, which the fit will say, what it holds."""
+def data_source(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return which data a fit learns from and how that is cut: the part ``data`` of its config without its batches."""
+    free = ("root", "batch_size", "num_negatives", "eval_batch_size", "samples")
+    options = data.get("init_args") or {}
+    return {"class_path": data["class_path"], **{key: value for key, value in options.items() if key not in free}}
+
+
+def _said(path: Path, by: tuple[Path, ...] = ()) -> str:
+    """Return what a YAML file says, without its comments, and what those say that it names.
+
+    If it is no YAML, which the fit will say, what it holds.
+    """
+    if path.resolve() in by:
+        raise InputError(f"{path} is its own teacher or member, be it by way of others; name another one in it.")
     try:
-        return repr(read_yaml(path))
+        config = read_yaml(path)
     except ValueError:
         return path.read_bytes().hex()
+    return repr(config) + "".join(_said(other, (*by, path.resolve())) for other in _named_by(config))
+
+
+def _named_by(config: Mapping[str, Any]) -> list[Path]:
+    """Return the configs that a config names as its teacher or as members of an ensemble, if they are there."""
+
+    def options(thing: Any) -> dict[str, Any]:
+        found = thing.get("init_args") if isinstance(thing, dict) else None
+        return found if isinstance(found, dict) else {}
+
+    model = options(config.get("model"))
+    members = options(model.get("recommender")).get("checkpoints")
+    given = [model.get("teacher"), *(members if isinstance(members, list) else ())]
+    paths = [Path(path) for path in given if isinstance(path, str) and path.endswith((".yaml", ".yml"))]
+    return [path for path in paths if os.path.isfile(path)]
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:

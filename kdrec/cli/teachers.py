@@ -43,12 +43,12 @@ def ensure_trained(
     """
     overrides = ["--data.init_args.root", str(data.root)]
     parsed = parse(["--config", str(config), *overrides])
-    source, splitter = parsed["data"]["class_path"], parsed["data"]["init_args"]["splitter"]
-    splitter = splitter or as_config(data.default_splitter)
-    if (source, splitter) != (as_config(data)["class_path"], as_config(data.splitter)):
+    theirs, ours = runs.data_source(parsed["data"]), runs.data_source(as_config(data))
+    theirs["splitter"] = theirs["splitter"] or as_config(data.default_splitter)
+    if differ := [key for key in ours if theirs.get(key) != ours[key]]:
         raise InputError(
-            f"The {role} {config} would learn from other data than this run: {source} cut by {splitter}, "
-            f"and not {data.protocol}; give both the same data and splitter."
+            f"The {role} {config} would learn from other data than this run: its {differ[0]} is "
+            f"{theirs.get(differ[0])}, and not {ours[differ[0]]}; give both the same data and splitter."
         )
     return _trained(config, role, runs.config_digest(parsed), data.split.train.digest, overrides)
 

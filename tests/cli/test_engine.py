@@ -296,7 +296,35 @@ def test_a_teacher_config_on_other_data_is_refused_before_it_is_trained(kdrec: K
     }
     Path("student.yaml").write_text(yaml.safe_dump(student))
     assert "would learn from other data than this run" in kdrec("fit", "--config", "student.yaml").sentence
+    student["data"]["init_args"] = {"num_users": 31, "batch_size": 7}  # the second is free
+    Path("student.yaml").write_text(yaml.safe_dump(student))
+    said = kdrec("fit", "--config", "student.yaml").sentence
+    assert "than this run: its num_users is 30, and not 31; give both" in said
     assert not Path("checkpoints").exists()
+
+
+def test_a_chain_of_teachers_is_trained_anew_where_one_of_them_changes(kdrec: Kdrec) -> None:
+    Path("middle.yaml").write_text(Path("student.yaml").read_text())
+    student = yaml.safe_load(Path("student.yaml").read_text())
+    student["model"]["init_args"]["teacher"] = "middle.yaml"
+    Path("student.yaml").write_text(yaml.safe_dump(student))
+    assert kdrec("fit", "--config", "student.yaml").code == 0
+    assert "trained first" not in kdrec("fit", "--config", "student.yaml").out
+    other = yaml.safe_load(Path("teacher.yaml").read_text())
+    other["model"]["init_args"]["recommender"]["init_args"]["embedding_dim"] = 17
+    Path("teacher.yaml").write_text(yaml.safe_dump(other))
+    out = kdrec("fit", "--config", "student.yaml").out
+    assert "middle.yaml has no finished run with this config and data" in out
+
+
+@pytest.mark.parametrize("teacher", ["student.yaml", "middle.yaml"])
+def test_nothing_is_its_own_teacher(kdrec: Kdrec, teacher: str) -> None:
+    Path("middle.yaml").write_text(Path("student.yaml").read_text().replace("teacher.yaml", "student.yaml"))
+    student = yaml.safe_load(Path("student.yaml").read_text())
+    student["model"]["init_args"]["teacher"] = teacher
+    Path("student.yaml").write_text(yaml.safe_dump(student))
+    said = kdrec("fit", "--config", "student.yaml").sentence
+    assert said.startswith("student.yaml is its own teacher or member, be it by way of others; name another one")
 
 
 def test_what_has_nothing_to_train_and_takes_no_arguments_is_fitted_and_tested(kdrec: Kdrec) -> None:

@@ -99,7 +99,7 @@ def _identities(study: "Study") -> "dict[Cell, str]":
     """
     from kdrec.cli.engine import discover
     from kdrec.cli.parser import FitParser
-    from kdrec.cli.runs import config_digest
+    from kdrec.cli.runs import config_digest, data_source
     from kdrec.evaluation.metrics import LOGGED_METRICS
 
     discover()
@@ -119,8 +119,9 @@ def _identities(study: "Study") -> "dict[Cell, str]":
                 f"{', '.join(names)} at {config['model']['init_args']['cutoffs']}."
             )
         teacher = study.teacher_of(cell)
-        data = _source(config) if data is None else data
-        if _source(config) != data:
+        source = data_source(config["data"])
+        data = source if data is None else data
+        if source != data:
             raise InputError(
                 f"The cell {cell.label!r} ({cell.arguments[1]}) has other data than {study.cells[0].label!r}; give all "
                 f"configs of a study the same data and splitter."
@@ -128,14 +129,6 @@ def _identities(study: "Study") -> "dict[Cell, str]":
         parts = [config_digest(config), study.checkpoint, digests[teacher] if teacher else ""]
         digests[cell] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return digests
-
-
-def _source(config: dict[str, Any]) -> dict[str, Any]:
-    """Return which data a fit learns from and how that is cut."""
-    options = config["data"].get("init_args") or {}
-    free = ("root", "batch_size", "num_negatives", "eval_batch_size", "samples")
-    kept = {key: value for key, value in options.items() if key not in free}
-    return {"class_path": config["data"]["class_path"], **kept}
 
 
 def _report(study: "Study", results: "dict[Cell, Any]", output: Path) -> None:
