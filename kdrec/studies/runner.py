@@ -1,6 +1,7 @@
 """Run the cells of a study, each in processes of its own, and keep whatever is finished."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -23,6 +24,13 @@ from kdrec.studies.results import PER_USER, Result, folder_of, learning_curve, m
 _LOG = "log.txt"
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 10
+
+
+def _log_name(output: Path, study: Study) -> str:
+    """Return the name of a study's logs, which no two outputs share."""
+    place = output.resolve()
+    usual = place.parent == Path("studies").resolve()
+    return place.name if usual else f"{place.name or study.name}-{hashlib.sha256(str(place).encode()).hexdigest()[:6]}"
 
 
 @dataclass
@@ -76,7 +84,7 @@ class Runner:
         self.output = output
         self.jobs = jobs
         self.show = show
-        self.name = output.resolve().name or study.name  # of the logs, so that two outputs do not share them
+        self.name = _log_name(output, study)
         self.threads = max(1, (os.cpu_count() or 1) // jobs)
         self.results: dict[Cell, Result] = {}
         self.failures: dict[Cell, str] = {}

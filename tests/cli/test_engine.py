@@ -131,7 +131,8 @@ def test_per_user_values_take_the_place_of_others_when_they_are_all_there(
     Path("users.csv").symlink_to("elsewhere.csv")
     assert fitted("test", "--per_user", "users.csv").code == 0
     whole = Path("elsewhere.csv").read_text()
-    assert whole.startswith("user,") and Path("users.csv").is_symlink()
+    assert whole.startswith("user,")
+    assert Path("users.csv").is_symlink()
     monkeypatch.setattr("csv.writer", lambda file: FullDisk())
     assert "users.csv cannot be written (No space left" in fitted("test", "--per_user", "users.csv").sentence
     assert Path("elsewhere.csv").read_text() == whole

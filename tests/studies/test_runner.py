@@ -87,7 +87,7 @@ def test_the_commands_stand_in_the_log(standin: StandIn, checkpoint: str) -> Non
     runner = work(study_of(STUDY.cells, checkpoint=checkpoint))
     at = "place/out/cells"
     assert log(FTD) == [
-        f"$ kdrec fit --config FTD.yaml --name out --checkpoint.dirpath {at}/FTD-2-seed0 "
+        f"$ kdrec fit --config FTD.yaml --name {runner.name} --checkpoint.dirpath {at}/FTD-2-seed0 "
         f"--model.init_args.teacher {at}/teacher-seed0/{checkpoint}.ckpt --trainer.enable_progress_bar false",
         "standing in for fit-FTD-2-seed0",
         f"$ kdrec test --config {at}/FTD-2-seed0/config.yaml --ckpt_path {at}/FTD-2-seed0/{checkpoint}.ckpt "
@@ -110,19 +110,22 @@ def test_what_is_finished_is_not_run_again(standin: StandIn) -> None:
 
 
 def test_an_interrupted_cell_starts_anew(standin: StandIn) -> None:
-    for folder in (folder_of(OUTPUT, ALONE), Path("logs/out/alone-2-seed0")):
+    logs = Path("logs") / Runner(STUDY, {}, OUTPUT, 1, id).name
+    for folder in (folder_of(OUTPUT, ALONE), logs / "alone-2-seed0"):
         folder.mkdir(parents=True)
         (folder / "stale").touch()
-    Path("logs/out/TIME").mkdir()
+    (logs / "TIME").mkdir()
     work(STUDY)
     assert not list(Path().rglob("stale"))
-    assert Path("logs/out/TIME").is_dir()
+    assert (logs / "TIME").is_dir()
 
 
 def test_two_outputs_share_no_logs(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    runners = [Runner(STUDY, {}, output, 1, id) for output in (Path("a"), Path("b/c"), Path())]
-    assert [runner.name for runner in runners] == ["a", "c", Path.cwd().name]
-    assert Runner(STUDY, {}, Path("/"), 1, id).name == "hand"
+    places = ("a/run", "b/run", "studies/b/run", ".", "/", "studies/other")
+    names = [Runner(STUDY, {}, Path(place), 1, id).name for place in places]
+    assert [name.rpartition("-")[0] for name in names] == ["run", "run", "run", Path.cwd().name, "hand", ""]
+    assert len(set(names)) == 6
+    assert names[-1] == "other"
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
