@@ -21,19 +21,20 @@ _MOST_COLOURS = 50  # the projector colours by a column only if it has no more d
 
 
 class ProjectorWriter(Callback):
-    """Write the item vectors to TensorBoard's projector when a fit ends; they are those of its last epoch.
+    """Write the item vectors to TensorBoard's projector when a training ends; they are those of its last epoch.
 
-    A distillation writes "student items" and "teacher items", any other fit "items". Each item carries its id, its
-    title and main label where the data has them, and how many training interactions it has. The main label is, of
-    those in the first text column of the item features, the one that most items bear; only the most frequent ones keep
-    their names, so that the projector can colour by them. A run without a TensorBoardLogger writes nothing.
+    A distillation writes "student items" and, if its teacher has vectors, "teacher items", any other fit "items". Each
+    item carries its id, its title and main label where the data has them, and how many training interactions it has.
+    The main label is, of those in the first text column of the item features, the one that most items bear; only the
+    most frequent ones keep their names, so that the projector can colour by them. A run without a TensorBoardLogger
+    writes nothing.
 
     Args:
         num_items: At most so many items are written, the most popular ones; at least 1. A thousand items of width 200
             are a text file of 4 MiB.
 
     Raises:
-        InputError: If num_items is below 1.
+        InputError: If num_items is below 1; as a fit starts, if its model has no vectors.
 
     Side effects: files in the logger's folder, by the first process only. No random numbers are drawn.
     """
@@ -43,8 +44,17 @@ class ProjectorWriter(Callback):
             raise InputError(f"ProjectorWriter: num_items is {num_items}; it must be at least 1.")
         self.num_items = num_items
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the vectors under the step at which the fit ended."""
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Refuse what cannot be shown."""
+        assert isinstance(pl_module, RankingModule)
+        if not pl_module.recommender.has_vectors:
+            raise InputError(
+                f"ProjectorWriter shows vectors of items, and {type(pl_module.recommender).__name__} has none; leave "
+                f"it out of trainer.callbacks."
+            )
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the vectors under the last step."""
         loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not loggers:
             return
@@ -57,10 +67,9 @@ class ProjectorWriter(Callback):
         header, rows = describe_items(train, items)
         if isinstance(pl_module, DistillationModule):
             assert pl_module.teacher is not None
-            tables = {
-                "student items": tables["items"],
-                "teacher items": _item_vectors(pl_module.teacher.recommender, items),
-            }
+            tables = {"student items": tables["items"]}
+            if pl_module.teacher.recommender.has_vectors:
+                tables["teacher items"] = _item_vectors(pl_module.teacher.recommender, items)
         for logger in loggers:
             for tag, vectors in tables.items():
                 logger.experiment.add_embedding(

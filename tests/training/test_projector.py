@@ -15,8 +15,11 @@ from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from kdrec.data.interactions import Interactions
 from kdrec.distillation.ftd import FTD
+from kdrec.distillation.rrd import RRD
 from kdrec.errors import InputError
 from kdrec.models import checkpoint
+from kdrec.models.bpr import BPR
+from kdrec.models.ease import EASE
 from kdrec.models.ncf import NCF
 from kdrec.training.distillation import DistillationModule
 from kdrec.training.projector import ProjectorWriter, describe_items
@@ -91,6 +94,23 @@ def test_student_and_teacher_side_by_side(board: TensorBoardLogger, tmp_path: Pa
         assert [row[0] for row in rows] == [module.train_data.item_ids[i] for i in order]
 
 
+def test_a_teacher_without_vectors_is_left_out(board: TensorBoardLogger, tmp_path: Path) -> None:
+    trainer = quiet_trainer(max_epochs=1)
+    trainer.fit(RankingModule(EASE(), cutoffs=CUTOFFS), datamodule=GeneratedDataModule())
+    trainer.save_checkpoint(tmp_path / "teacher.ckpt")
+    distiller = RRD(list_length=10, num_interesting=5)
+    module = DistillationModule(BPR(4), str(tmp_path / "teacher.ckpt"), distiller, cutoffs=CUTOFFS)
+    quiet_trainer(max_epochs=1, callbacks=[ProjectorWriter()], logger=board).fit(module, GeneratedDataModule())
+    assert list(written(Path(board.log_dir))) == ["student items"]
+
+
+def test_a_model_without_vectors_is_refused_as_a_fit_starts(board: TensorBoardLogger) -> None:
+    trainer = quiet_trainer(max_epochs=1, callbacks=[ProjectorWriter()], logger=board)
+    with pytest.raises(InputError, match=r"shows vectors of items, and EASE has none; leave it out of trainer"):
+        trainer.fit(RankingModule(EASE(), cutoffs=CUTOFFS), datamodule=GeneratedDataModule())
+    assert trainer.global_step == 0
+
+
 def test_training_is_not_touched(board: TensorBoardLogger) -> None:
     class AtTheEnd(Callback):
         def on_fit_end(self, trainer: object, pl_module: object) -> None:
@@ -121,7 +141,7 @@ def test_without_a_tensorboard_logger_nothing_is_written(tmp_path: Path) -> None
 
 def test_the_first_process_writes_alone(board: TensorBoardLogger) -> None:
     module = fitted()
-    ProjectorWriter().on_fit_end(SimpleNamespace(loggers=[board], is_global_zero=False), module)  # type: ignore[arg-type]
+    ProjectorWriter().on_train_end(SimpleNamespace(loggers=[board], is_global_zero=False), module)  # type: ignore[arg-type]
     assert not list(Path(board.save_dir).rglob("*.tsv"))
 
 
