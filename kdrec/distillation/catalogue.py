@@ -61,7 +61,7 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
             shares = scores.sub_(largest).exp_()
             total = shares.sum(1, keepdim=True)
             value += torch.dot(factor, (total.log() + largest).squeeze(1))
-            weighted = chances[here] * factor[at[0]]
+            weighted = chances[here].to(factor.dtype) * factor[at[0]]
             value -= torch.dot(weighted, wanted)
             shares.mul_(factor.unsqueeze(1) / total)
             shares.index_put_(at, -weighted, accumulate=True)  # the gradient by the scores

@@ -7,17 +7,22 @@ teacher, with that value; and ``make()``, a distiller, if defaults alone will no
 
 import importlib
 from copy import deepcopy
+from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 import pytest
 import torch
+from lightning import seed_everything
 
 from kdrec.data.sampling import Batch
 from kdrec.distillation.base import Distiller, Teacher
 from kdrec.models.base import Recommender
 from kdrec.models.bpr import BPR
+from kdrec.training.distillation import DistillationModule
+from kdrec.training.ranking import RankingModule
 from tests.discovery import subclasses
-from tests.generated import generate
+from tests.generated import GeneratedDataModule, generate, quiet_trainer
 
 TRAIN = generate(num_users=12, num_items=18)
 DISTILLERS = subclasses("distillation", Distiller)
@@ -40,11 +45,15 @@ def triples(seed: int = 0, size: int = 20) -> Batch:
 
 def bound(method: type[Distiller], student: Recommender, teacher: Teacher) -> Distiller:
     torch.manual_seed(7)
-    tests = of_tests(method)
-    distiller = tests.make() if hasattr(tests, "make") else method()  # type: ignore[call-arg]
+    distiller = made(method)
     distiller.bind(student, teacher, TRAIN)
     distiller.on_epoch_start(0.0)
     return distiller
+
+
+def made(method: type[Distiller]) -> Distiller:
+    tests = of_tests(method)
+    return tests.make() if hasattr(tests, "make") else method()  # type: ignore[call-arg]
 
 
 def of_tests(method: type[Distiller]) -> ModuleType:
@@ -152,3 +161,27 @@ def test_student_equal_to_teacher_is_not_worse_than_another(method: type[Distill
     for name, least in of_tests(method).MINIMUM.items():
         assert at_best[name].item() == pytest.approx(least, abs=1e-6)
         assert at_best[name] < elsewhere[name]
+
+
+@pytest.fixture(scope="module")
+def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    trainer = quiet_trainer(max_epochs=1)
+    trainer.fit(RankingModule(BPR(8, init_std=0.5), cutoffs=(5,)), datamodule=GeneratedDataModule())
+    path = tmp_path_factory.mktemp("teacher") / "last.ckpt"
+    trainer.save_checkpoint(path)
+    return path
+
+
+@every_distiller
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_whole_trainings_in_other_types(
+    method: type[Distiller], precision: Literal["64-true", "bf16-true"], teacher_file: Path
+) -> None:
+    """The teacher's weights are float32; it is compared in the type of the student."""
+    seed_everything(0, verbose=False)
+    module = DistillationModule(BPR(4, init_std=0.5), str(teacher_file), made(method), cutoffs=(5,))
+    trainer = quiet_trainer(max_epochs=2, precision=precision)
+    trainer.fit(module, datamodule=GeneratedDataModule())
+    wanted = torch.float64 if precision == "64-true" else torch.bfloat16
+    assert {parameter.dtype for parameter in module.parameters()} == {wanted}
+    assert all(parameter.isfinite().all() for parameter in module.parameters())
