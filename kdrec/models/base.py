@@ -28,6 +28,8 @@ class Recommender(nn.Module, ABC):
         num_items: Rows of the item table; 0 before `build`.
         has_vectors: Whether users and items have vectors that vector methods can read.
         predicts_clicks: Whether its scores are logits of clicks, so that AUC and log-loss say something of it.
+        moves_all_rows: Whether every step of its training reaches all rows of its tables, so that `LazyAdam` has none
+            to leave out.
         lookup_tables: Names of embeddings that are read by lookups and `kdrec.models.sharded.whole` alone, so that
             `RowSharding` can divide their rows over processes.
     """
@@ -36,6 +38,7 @@ class Recommender(nn.Module, ABC):
     num_items: int = 0
     has_vectors: ClassVar[bool] = True
     predicts_clicks: ClassVar[bool] = False
+    moves_all_rows: ClassVar[bool] = False
     lookup_tables: ClassVar[tuple[str, ...]] = ()
     _kept: tuple[str, ...] = ()
 

@@ -38,6 +38,7 @@ class BERT4Rec(HistoryDotProductRecommender):
         CIKM 2019.
     """
 
+    moves_all_rows = True  # its loss is over the catalogue
     items: nn.Embedding
     places: nn.Embedding
     mask: nn.Parameter

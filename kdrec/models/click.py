@@ -11,6 +11,7 @@ from torch.nn import functional
 from kdrec.errors import InputError
 from kdrec.models.features import FeatureRecommender
 from kdrec.models.perceptron import layers_after_first, score_pairs
+from kdrec.models.sharded import takes_all_rows
 
 
 class ClickRecommender(FeatureRecommender):
@@ -145,7 +146,7 @@ class ClickRecommender(FeatureRecommender):
 
     def _some(self, side: str, entities: Tensor) -> Tensor:
         """As `_encode`, by way of all entities where these are fewer."""
-        if entities.numel() > self.num_entities(side):
+        if takes_all_rows(cast(nn.Embedding, self.embeddings[side]), entities):
             return functional.embedding(entities, self._whole(side))
         return self._encode(side, entities)
 

@@ -38,6 +38,7 @@ class ECAE(HistoryDotProductRecommender):
         Systems, Neurocomputing 332, 2019.
     """
 
+    moves_all_rows = True  # its loss is over the catalogue
     generation: "_Autoencoder"
     retraining: "_Autoencoder"
     gate_weight: nn.Parameter

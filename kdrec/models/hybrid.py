@@ -7,6 +7,7 @@ from torch.nn import functional
 from kdrec.data.interactions import Interactions
 from kdrec.errors import InputError
 from kdrec.models.base import DotProductRecommender
+from kdrec.models.sharded import takes_all_rows
 from kdrec.models.tf_idf import TfIdfRecommender
 
 
@@ -75,7 +76,7 @@ class Hybrid(DotProductRecommender, TfIdfRecommender):
 
     def item_vectors(self, items: Tensor) -> Tensor:
         """As `Recommender.item_vectors`; d = embedding_dim. By way of the whole catalogue where that has fewer rows."""
-        if items.numel() > self.num_items:
+        if takes_all_rows(self.items, items):
             return functional.embedding(items, self.encode_catalogue())
         offsets, features, weights = self.item_rows(items)
         described = functional.embedding_bag(

@@ -39,6 +39,7 @@ class LightGCN(DotProductRecommender):
         He et al., LightGCN: Simplifying and Powering Graph Convolution Network for Recommendation, SIGIR 2020, sec. 3.
     """
 
+    moves_all_rows = True
     users: nn.Embedding
     items: nn.Embedding
     graph_offsets: Tensor

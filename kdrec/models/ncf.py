@@ -8,7 +8,7 @@ from torch.nn import functional
 from kdrec.errors import InputError
 from kdrec.models.base import Recommender
 from kdrec.models.perceptron import layers_after_first, score_pairs
-from kdrec.models.sharded import whole
+from kdrec.models.sharded import takes_all_rows, whole
 
 
 class NCF(Recommender):
@@ -100,7 +100,7 @@ class NCF(Recommender):
 
     def _item_halves(self, items: Tensor) -> Tensor:
         """Compute the halves of ``items``, by way of the whole catalogue where that has fewer rows."""
-        if items.numel() > self.num_items:
+        if takes_all_rows(self.items, items):
             return functional.embedding(items, self._item_half(whole(self.items)))
         return self._item_half(self.items(items))
 

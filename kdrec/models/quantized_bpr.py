@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from kdrec.models.bpr import BPR
 from kdrec.models.quantization import fake_quantize, require_bits, row_bytes
-from kdrec.models.sharded import whole
+from kdrec.models.sharded import takes_all_rows, whole
 
 
 class QuantizedBPR(BPR):
@@ -40,7 +40,7 @@ class QuantizedBPR(BPR):
 
     def item_vectors(self, items: Tensor) -> Tensor:
         """As `Recommender.item_vectors`; d = embedding_dim."""
-        if len(items) > self.num_items:  # then fewer rows are rounded by way of the whole table
+        if takes_all_rows(self.items, items):  # then fewer rows are rounded
             return functional.embedding(items, self.encode_catalogue())
         return self._rounded(self.items(items))
 

@@ -61,10 +61,23 @@ class ShardedEmbedding(nn.Embedding):
 
 
 def whole(table: nn.Embedding) -> Tensor:
-    """Return all rows of a table, sharded or not: (num_embeddings, embedding_dim); all processes must ask together."""
+    """Return all rows of a table, sharded or not: (num_embeddings, embedding_dim); all processes must ask together.
+
+    A table that gives sparse gradients gives one here too.
+    """
     if isinstance(table, ShardedEmbedding):
         return table.from_all(torch.arange(table.num_embeddings, device=table.weight.device))
+    if table.sparse and torch.is_grad_enabled():
+        return table(torch.arange(table.num_embeddings, device=table.weight.device))
     return table.weight
+
+
+def takes_all_rows(table: nn.Embedding, rows: Tensor) -> bool:
+    """Whether more rows are asked for than a table has, so that what is made of them is better made of all, once.
+
+    Not of a table that gives sparse gradients, whose optimizer moves what was looked up.
+    """
+    return rows.numel() > table.num_embeddings and not table.sparse
 
 
 def own_rows(table: Tensor) -> Tensor:

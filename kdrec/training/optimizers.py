@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from kdrec.errors import InputError
+from kdrec.models.base import Recommender
 
 
 class LazyAdam(torch.optim.Adam):
@@ -91,8 +92,15 @@ def let_embeddings_be_sparse(module: nn.Module, divided: bool = False) -> None:
         divided: Whether no other process holds the same rows, so that there is nothing to add up.
 
     Raises:
-        InputError: If several processes have to add them up by NCCL, which cannot do so.
+        InputError: If a model's steps reach all rows of its tables, or several processes have to add sparse gradients
+            up by NCCL, which cannot do so.
     """
+    for part in module.modules():
+        if isinstance(part, Recommender) and part.moves_all_rows:
+            raise InputError(
+                f"LazyAdam moves the rows that a batch looks up, and each step of {type(part).__name__} reaches all of "
+                f"them; choose another optimizer, such as torch.optim.Adam."
+            )
     several = distributed.is_available() and distributed.is_initialized() and not divided
     if several and distributed.get_backend() == "nccl":
         raise InputError(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from kdrec.data.sampling import Batch
 from kdrec.errors import InputError
@@ -12,6 +13,7 @@ from kdrec.models import checkpoint
 from kdrec.models.base import DotProductRecommender, Recommender
 from kdrec.models.described import as_config, rebuild
 from kdrec.models.history import HistoryRecommender
+from kdrec.training.optimizers import let_embeddings_be_sparse
 from tests.discovery import subclasses
 from tests.generated import content_of, generate
 
@@ -141,3 +143,27 @@ def test_survives_a_checkpoint(architecture: type[Recommender], tmp_path: Path) 
     model = bound(architecture)
     torch.save(content_of(model, TRAIN), tmp_path / "model.ckpt")
     assert torch.equal(checkpoint.restore(tmp_path / "model.ckpt").score_all(USERS), model.score_all(USERS))
+
+
+@every_model
+def test_an_embedding_whose_gradient_is_to_be_sparse_has_such_a_one(architecture: type[Recommender]) -> None:
+    """Whatever is scored, and of the rows that were named alone: `LazyAdam` and DDP rely on both."""
+    model = bound(architecture).train()
+    if architecture.moves_all_rows:
+        with pytest.raises(InputError, match=f"each step of {architecture.__name__} reaches all of them; choose"):
+            let_embeddings_be_sparse(model)
+        return
+    let_embeddings_be_sparse(model)
+    tables = [part for part in model.modules() if isinstance(part, nn.Embedding) and part.weight.requires_grad]
+    for times in (1, 20):  # fewer pairs than there are users and items, and more
+        model.zero_grad()
+        users, items = torch.arange(3).repeat(times), torch.arange(5).expand(3 * times, 5)
+        (model.score(users, items[:, 0]).sum() + model.score(users, items).sum()).backward() if tables else None
+        for table in tables:
+            assert table.weight.grad is not None
+            assert table.weight.grad.is_sparse
+            if table.num_embeddings in (9, 13):  # of users and items, and not of their features
+                assert len(table.weight.grad.coalesce().indices()[0]) <= 5
+    if tables:
+        model.score_all(torch.arange(3)).sum().backward()
+        assert all(table.weight.grad.is_sparse for table in tables if table.weight.grad is not None)

@@ -34,6 +34,21 @@ def test_equals_the_whole_table_with_its_gradients(num_users: int) -> None:
         torch.testing.assert_close(ours.grad, theirs.grad)
 
 
+def test_half_precision_beside_whole_chances() -> None:
+    vectors, weights, chances, hidden = random_case(40, 17, torch.float32)
+    rows, columns = chances.nonzero(as_tuple=True)
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        cast = [tensor.detach().to(dtype, copy=True).requires_grad_() for tensor in vectors]
+        targets = rows, columns, chances[rows, columns]
+        value = catalogue_cross_entropy(*cast, weights.to(dtype), targets, hidden.nonzero(as_tuple=True))  # type: ignore[arg-type]
+        value.backward()
+        found.append((value, cast[0].grad))
+        assert value.dtype == dtype
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours.float(), theirs.float(), rtol=0.05, atol=0.05)  # type: ignore[union-attr]
+
+
 def test_large_scores_stay_finite() -> None:
     vectors, weights, chances, hidden = random_case(3, 17, torch.float32)
     vectors = [(100 * tensor).requires_grad_() for tensor in vectors]
