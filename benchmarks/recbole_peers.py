@@ -48,7 +48,7 @@ def put_back() -> None:
 
 
 def speed_up() -> None:
-    """Spare RecBole two costs that change no number: they are half of a step of its BERT4Rec."""
+    """Spare RecBole two costs that change no number beyond rounding: they are half of a step of its BERT4Rec."""
     import recbole.model.sequential_recommender  # noqa: F401  one of its models turns anomaly detection on for all
     from recbole.model.layers import FeedForward
 
