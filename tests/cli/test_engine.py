@@ -133,11 +133,11 @@ def test_per_user_values_take_the_place_of_others_when_they_are_all_there(
     whole = Path("elsewhere.csv").read_text()
     assert whole.startswith("user,")
     assert Path("users.csv").is_symlink()
-    monkeypatch.setattr("csv.writer", lambda file: FullDisk())
-    assert "users.csv cannot be written (No space left" in fitted("test", "--per_user", "users.csv").sentence
+    with monkeypatch.context() as patch:
+        patch.setattr("csv.writer", lambda file: FullDisk())
+        assert "users.csv cannot be written (No space left" in fitted("test", "--per_user", "users.csv").sentence
     assert Path("elsewhere.csv").read_text() == whole
     assert not list(Path().glob(".*.part"))
-    monkeypatch.undo()
     assert fitted("test", "--per_user", "/dev/null").code == 0
     assert Path("/dev/null").is_char_device()
 
