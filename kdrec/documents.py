@@ -1,7 +1,8 @@
-"""Small documents that may be a stranger's: JSON and YAML, of bounded size and depth, in plain values."""
+"""Small documents that may be a stranger's: JSON and YAML, of bounded size and depth; and files that appear whole."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,20 @@ def read_yaml(path: Path) -> Any:
         raise ValueError("it is nested too deeply") from None
     _require_bounded(content)
     return content
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a place beside a file to write to; what is there at the end takes the file's place at once.
+
+    After an error the file is as it was, and nothing is left beside it.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _text(path: Path, largest: int) -> str:

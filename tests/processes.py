@@ -24,6 +24,7 @@ from kdrec.errors import InputError
 from kdrec.models import losses, sharded
 from kdrec.models.base import DotProductRecommender, Recommender
 from kdrec.models.bpr import BPR
+from kdrec.models.quantized_bpr import QuantizedBPR
 from kdrec.training.distillation import DistillationModule
 from kdrec.training.optimizers import LazyAdam
 from kdrec.training.ranking import RankingModule
@@ -83,6 +84,7 @@ def cases() -> list[Case]:
         and all(argument.default is not argument.empty for argument in inspect.signature(model).parameters.values())
     ]  # an ensemble, which cannot be made of defaults, learns nothing
     found = [Case(model, optimizer=torch.optim.SGD) for model in models] + [Case(), Case(optimizer=LazyAdam)]
+    found.append(Case(QuantizedBPR, optimizer=LazyAdam))  # else it rounds all rows of its table in such batches
     for method in subclasses("distillation", Distiller):
         if "weight" in inspect.signature(method).parameters:  # not so a sum of methods, which adds no arithmetic
             found += [Case(method=method, options=options) for options in _choices(method)]

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from kdrec.documents import read_json, read_yaml
+from kdrec.documents import read_json, read_yaml, replacing
 
 
 @pytest.fixture
@@ -66,3 +66,16 @@ def test_a_file_that_is_not_there(path: Path) -> None:
     for read in (read_json, read_yaml):
         with pytest.raises(OSError, match="No such file"):
             read(path)
+
+
+def test_a_file_is_replaced_when_all_of_it_is_written_or_not_at_all(path: Path) -> None:
+    for content in ("new", "newer"):
+        with replacing(path) as part:
+            part.write_text(content)
+            assert not path.exists() or path.read_text() == "new"
+        assert path.read_text() == content
+    with pytest.raises(ZeroDivisionError), replacing(path) as part:
+        part.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "newer"
+    assert list(path.parent.iterdir()) == [path]

@@ -25,6 +25,7 @@ from kdrec.cli.resume import Start, start_of
 from kdrec.cli.teachers import ensure_trained
 from kdrec.data.base import InteractionDataModule
 from kdrec.distillation.base import Teacher
+from kdrec.documents import replacing
 from kdrec.errors import InputError, nearest
 from kdrec.evaluation.clicks import CLICK_METRICS
 from kdrec.evaluation.metrics import LOGGED_METRICS
@@ -243,7 +244,6 @@ class _RunConfig(Callback):
         """Do so in the first process, now that nothing can be refused any more."""
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
-            part = self.folder / ".config.yaml.part"
-            self.parser.save(self.config, part, skip_none=False, overwrite=True)
-            part.replace(self.folder / "config.yaml")
+            with replacing(self.folder / "config.yaml") as part:
+                self.parser.save(self.config, part, skip_none=False, overwrite=True)
             Path(self.folder, runs.RECORD).unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """What a run says at its end: tables for people, and the same facts for machines."""
 
+import contextlib
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from kdrec.cli import runs
 from kdrec.cli.console import show
+from kdrec.documents import replacing
 from kdrec.errors import InputError
 from kdrec.evaluation.clicks import CLICK_METRICS
 from kdrec.evaluation.metrics import LOGGED_METRICS
@@ -112,21 +114,15 @@ def write_per_user(path: Path, module: RankingModule, stage: str) -> None:
     metric = module.metric(stage)
     ids = module.train_data.user_ids
     users, values = (tensor.tolist() for tensor in metric.per_user)
-    target = path.resolve() if path.is_file() else path
-    is_device = target.exists() and not target.is_file()  # such as /dev/stdout, in whose place no file can be put
-    part = target if is_device else target.with_name(f".{target.name}.part")
+    is_device = path.exists() and not path.is_file()  # such as /dev/stdout, in whose place no file can be put
+    place = contextlib.nullcontext(path) if is_device else replacing(path.resolve())
     try:
-        with open(part, "w", newline="", encoding="utf-8") as file:
+        with place as part, open(part, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["user", *metric.names])
             writer.writerows([ids[user], *row] for user, row in zip(users, values, strict=True))
-        if not is_device:
-            part.replace(target)
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}); name another file with --per_user.") from None
-    finally:
-        if not is_device:
-            part.unlink(missing_ok=True)
     show(f"per user    {path}")
 
 

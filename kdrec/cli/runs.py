@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdrec.documents import read_json, read_yaml
+from kdrec.documents import read_json, read_yaml, replacing
 from kdrec.errors import InputError
 
 CHECKPOINTS = Path("checkpoints")
@@ -172,25 +172,25 @@ def _said(path: Path, by: tuple[Path, ...] = ()) -> str:
     return repr(config) + "".join(_said(other, (*by, path.resolve())) for other in _named_by(config))
 
 
-def _named_by(config: Mapping[str, Any]) -> list[Path]:
+def _named_by(config: Any) -> list[Path]:
     """Return the configs that a config names as its teacher or as members of an ensemble, if they are there."""
 
-    def options(thing: Any) -> dict[str, Any]:
-        found = thing.get("init_args") if isinstance(thing, dict) else None
-        return found if isinstance(found, dict) else {}
+    def within(thing: Any, *keys: str) -> Any:
+        for key in keys:
+            thing = thing.get(key) if isinstance(thing, dict) else None
+        return thing
 
-    model = options(config.get("model"))
-    members = options(model.get("recommender")).get("checkpoints")
-    given = [model.get("teacher"), *(members if isinstance(members, list) else ())]
+    model = within(config, "model", "init_args")
+    members = within(model, "recommender", "init_args", "checkpoints")
+    given = [within(model, "teacher"), *(members if isinstance(members, list) else ())]
     paths = [Path(path) for path in given if isinstance(path, str) and path.endswith((".yaml", ".yml"))]
     return [path for path in paths if os.path.isfile(path)]
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write run.json atomically: its presence means that the fit came to its end."""
-    temporary = folder / f".{RECORD}.tmp"
-    temporary.write_text(json.dumps(record, indent=2) + "\n")
-    temporary.replace(folder / RECORD)
+    with replacing(folder / RECORD) as part:
+        part.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def read_record(folder: Path) -> dict[str, Any]:

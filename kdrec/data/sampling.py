@@ -51,7 +51,7 @@ class OutsideSampler:
         keys = np.repeat(offsets[:-1] + np.arange(len(counts)) * num_columns, counts)  # p_j - j, apart for each row
         keys += columns
         keys -= np.arange(len(columns))
-        fits = len(counts) * num_columns < 1 << 31  # in four bytes, which are searched in two thirds of the time
+        fits = len(counts) * num_columns < 1 << 31  # in four bytes, which are searched faster than eight
         self._keys = torch.from_numpy(keys.astype(np.int32) if fits else keys)
         self._offsets, self._stride = torch.from_numpy(offsets), num_columns
         self.free = num_columns - self._offsets.diff()

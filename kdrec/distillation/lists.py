@@ -1,7 +1,6 @@
 """The teacher's top lists: computed once, streamed over users, and kept beside its checkpoint by digest."""
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 from kdrec.data.interactions import Interactions
 from kdrec.data.sampling import OutsideSampler
 from kdrec.distillation.base import Teacher
+from kdrec.documents import replacing
 from kdrec.errors import InputError
 from kdrec.evaluation.chunks import budget, in_chunks
 from kdrec.evaluation.ranking import PairIndex, top_k
@@ -220,11 +220,7 @@ def _read(path: Path, teacher: Teacher, train: Interactions, length: int, side: 
 
 
 def _write(path: Path, teacher: Teacher, train: Interactions, lists: TopLists) -> None:
-    """Write a file beside its place and rename it there."""
+    """Write a file that is whole as soon as it is there."""
     content = {"teacher": teacher.digest, "data": train.digest, **lists._asdict()}
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with replacing(path) as part:
         torch.save(content, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

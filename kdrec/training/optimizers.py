@@ -18,7 +18,8 @@ class LazyAdam(torch.optim.Adam):
     only when it is looked up. That is another method than the published one, with other results; see the README for
     what it costs in Recall.
 
-    The training modules of kdrec let embeddings give sparse gradients when they find this optimizer; elsewhere, make
+    The training modules of kdrec let embeddings give sparse gradients when they find this optimizer, and refuse it for
+    a model whose every step reaches all rows (`Recommender.moves_all_rows`); elsewhere, make
     the tables with ``nn.Embedding(..., sparse=True)``. Several GPUs need a backend that adds up sparse gradients, which
     gloo does and NCCL does not: ``trainer.strategy`` is then DDPStrategy with ``process_group_backend: gloo``, or
     RowSharding, which has none to add up.

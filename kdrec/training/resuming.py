@@ -12,6 +12,7 @@ from torch import Tensor, distributed
 
 from kdrec.data.interactions import Interactions
 from kdrec.distillation.ranks import num_ranks
+from kdrec.documents import replacing
 from kdrec.errors import InputError
 from kdrec.models.base import Recommender
 from kdrec.models.described import as_config, shown
@@ -31,21 +32,17 @@ class WholeFiles(TorchCheckpointIO):
             InputError: If it cannot be written; the one before is still there.
         """
         path = Path(path)
-        part = path.with_name(f".{path.name}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(part, "wb") as file:
+            with replacing(path) as part, open(part, "wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-            part.replace(path)
         except OSError as error:
             raise InputError(
                 f"The checkpoint {path} cannot be written ({error.strerror}); what stood there before is still whole, "
                 f"so make room and go on from it."
             ) from error
-        finally:
-            part.unlink(missing_ok=True)
 
 
 def random_states(module: L.LightningModule) -> dict[str, Tensor]:

@@ -76,7 +76,7 @@ def test_an_ensemble_whose_members_change_is_another_one(ensemble: Kdrec) -> Non
     assert config_digest(config) == before
     Path("ease.yaml").write_text("# A header.\n" + Path("ease.yaml").read_text())
     assert config_digest(config) == before
-    for other in (yaml.safe_dump(config_of("EASE", regularization=6.0)), "no: [yaml"):
+    for other in (yaml.safe_dump(config_of("EASE", regularization=6.0)), "no: [yaml", "", "- a list", "model: text"):
         Path("ease.yaml").write_text(other)
         assert config_digest(config) != before
 
