@@ -74,8 +74,13 @@ def test_a_file_is_replaced_when_all_of_it_is_written_or_not_at_all(path: Path) 
             part.write_text(content)
             assert not path.exists() or path.read_text() == "new"
         assert path.read_text() == content
-    with pytest.raises(ZeroDivisionError), replacing(path) as part:
-        part.write_text("half")
-        raise ZeroDivisionError
+
+    def stops_half_way() -> None:
+        with replacing(path) as part:
+            part.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        stops_half_way()
     assert path.read_text() == "newer"
     assert list(path.parent.iterdir()) == [path]
