@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from tests.generated import generate
 torch.set_num_threads(1)
 # ranx, the oracle of the metrics, compiles for half a minute in a fresh environment and then runs for milliseconds
 os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
+# a shell that starts the tests in its background has them, and what they start, ignore Ctrl-C
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
