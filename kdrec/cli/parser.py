@@ -112,7 +112,7 @@ class CommandLine(LightningCLI):
 
     def plain(self, config: Any) -> dict[str, Any]:
         """A parsed config as plain values."""
-        return yaml.safe_load(self._parser(self.requested).dump(config, skip_none=False))
+        return yaml.safe_load(self._parser(self.requested).dump(config, skip_none=False, skip_validation=True))
 
     def parse_fit(self, args: list[str]) -> dict[str, Any]:
         """Parse the options of another fit.

@@ -89,6 +89,8 @@ class Parts:
                     told(here)
                 missing = [index for index in missing if not self._part(index).exists()]
                 if not missing or self._is_over():
+                    if here < self._number:  # another process ended the last of them after it was looked for
+                        told(self._number)
                     return made
                 time.sleep(_POLL_SECONDS)
 

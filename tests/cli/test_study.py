@@ -502,14 +502,6 @@ def test_help_teaches_without_torch(workplace: Path) -> None:
     assert not done.stderr
 
 
-def test_the_studies_of_the_repository_are_sound(kdrec: Kdrec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    for path in sorted(Path("configs/studies").glob("*.yaml")):
-        done = kdrec("study", str(path), "--list", "--output", str(Path("nowhere")))
-        assert done.code == 0, done.error
-        assert " of " in done.out
-
-
 # What is shown meanwhile
 
 
