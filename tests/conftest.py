@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from tensorboard.summary.writer import event_file_writer
 
 from kdrec.cli.main import main
 from kdrec.data.interactions import Interactions
@@ -18,6 +19,9 @@ torch.set_num_threads(1)
 os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
 # a shell that starts the tests in its background has them, and what they start, ignore Ctrl-C
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# TensorBoard reads a run's files in the order of their names, which end in the number of the writer in its process;
+# here all of one length, since "10" stands before "9" and a test may make both in a second
+event_file_writer._global_uid = event_file_writer.AtomicCounter(100_000)
 
 
 @pytest.fixture
